@@ -1,0 +1,130 @@
+"""Configs: frozen, validated without I/O, unknown keys refused, all problems reported at once.
+
+Every room keeps its config class beside what the config builds; this file holds what they share: the base class,
+reading a JSON or YAML file with `file:line` in the messages, and `--set key=value` overrides.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from modularity.errors import InputError
+from modularity.types import content_digest
+
+Key = tuple[str | int, ...]
+AnyConfig = TypeVar("AnyConfig", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of all configs: immutable, unknown keys are errors, defaults never look at the machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values of all fields, defaults included: what a run records and `modularity run` reads again."""
+        return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the resolved config."""
+        return content_digest(self.as_json())
+
+    def replace(self, **changes: Any) -> Self:
+        """Copy with fields changed, validated again."""
+        return validate_config(type(self), {**self.as_json(), **changes})
+
+
+def validate_config(cls: type[AnyConfig], values: Mapping[str, Any], lines: Mapping[Key, str] | None = None) -> AnyConfig:
+    """Build a config, or raise one InputError with every problem.
+
+    Parameters
+    ----------
+    cls : the config class
+    values : plain values, as from JSON
+    lines : where each key stands (`job.yaml:4`), for the messages
+    """
+    try:
+        return cls.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError([_problem(detail, lines or {}) for detail in error.errors()]) from None
+
+
+def _problem(detail: Any, lines: Mapping[Key, str]) -> str:
+    place: Key = tuple(detail["loc"])
+    name = ".".join(str(part) for part in place) or "config"
+    where = next((lines[place[:n]] + ": " for n in range(len(place), -1, -1) if place[:n] in lines), "")
+    text = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        return f"{where}{name}: unknown key; remove it or check its spelling"
+    if detail["type"] == "missing":
+        return f"{where}{name}: required and missing"
+    return f"{where}{name}={detail['input']!r}: {text}" if place else f"{where}{text}"
+
+
+def read_config_file(path: str | Path) -> tuple[dict[str, Any], dict[Key, str]]:
+    """Values of a JSON or YAML file and the place (`file:line`) of each key; InputError if it cannot be parsed."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config file {str(path)!r} cannot be read ({error}); name a JSON or YAML file") from None
+    try:
+        values = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"config file {str(path)!r} is neither JSON nor YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"config file {str(path)!r} holds {type(values).__name__}, expected a mapping of keys to values")
+    lines: dict[Key, str] = {}
+    _collect_lines(root, (), path.name, lines)
+    return values, lines
+
+
+def _collect_lines(node: yaml.Node | None, key: Key, name: str, lines: dict[Key, str]) -> None:
+    if node is None:
+        return
+    lines[key] = f"{name}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            _collect_lines(value_node, (*key, key_node.value), name, lines)
+            lines[(*key, key_node.value)] = f"{name}:{key_node.start_mark.line + 1}"
+    elif isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            _collect_lines(child, (*key, index), name, lines)
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Copy of `values` with `a.b=c` overrides put in; the right side is read as YAML (`3`, `true`, `[1, 2]`, text)."""
+    result: dict[str, Any] = {key: value for key, value in values.items()}
+    problems = []
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name.strip():
+            problems.append(f"--set {override!r}: expected key=value, e.g. --set predictivity.n_permutations=500")
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        try:
+            result = _with_value(result, name.strip().split("."), value)
+        except KeyError as error:
+            problems.append(f"--set {override!r}: {error.args[0]}")
+    if problems:
+        raise InputError(problems)
+    return result
+
+
+def _with_value(node: Any, names: Sequence[str], value: Any) -> Any:
+    if not names:
+        return value
+    head, rest = names[0], names[1:]
+    if isinstance(node, Mapping) or node is None:
+        return {**(node or {}), head: _with_value((node or {}).get(head), rest, value)}
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        if not head.isdigit() or int(head) >= len(node):
+            raise KeyError(f"{head!r} is not an index of a list of {len(node)}")
+        return [_with_value(child, rest, value) if index == int(head) else child for index, child in enumerate(node)]
+    raise KeyError(f"{head!r} is set inside {node!r}, which is not a mapping")
