@@ -36,7 +36,9 @@ class Config(BaseModel):
         return validate_config(type(self), {**self.as_json(), **changes})
 
 
-def validate_config(cls: type[AnyConfig], values: Mapping[str, Any], lines: Mapping[Key, str] | None = None) -> AnyConfig:
+def validate_config(
+    cls: type[AnyConfig], values: Mapping[str, Any], lines: Mapping[Key, str] | None = None
+) -> AnyConfig:
     """Build a config, or raise one InputError with every problem.
 
     Parameters
@@ -76,7 +78,9 @@ def read_config_file(path: str | Path) -> tuple[dict[str, Any], dict[Key, str]]:
     except yaml.YAMLError as error:
         raise InputError(f"config file {str(path)!r} is neither JSON nor YAML: {error}") from None
     if not isinstance(values, dict):
-        raise InputError(f"config file {str(path)!r} holds {type(values).__name__}, expected a mapping of keys to values")
+        raise InputError(
+            f"config file {str(path)!r} holds {type(values).__name__}, expected a mapping of keys to values"
+        )
     lines: dict[Key, str] = {}
     _collect_lines(root, (), path.name, lines)
     return values, lines
@@ -97,7 +101,7 @@ def _collect_lines(node: yaml.Node | None, key: Key, name: str, lines: dict[Key,
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Copy of `values` with `a.b=c` overrides put in; the right side is read as YAML (`3`, `true`, `[1, 2]`, text)."""
-    result: dict[str, Any] = {key: value for key, value in values.items()}
+    result: dict[str, Any] = dict(values)
     problems = []
     for override in overrides:
         name, equals, text = override.partition("=")

@@ -37,7 +37,7 @@ class Site:
     """A named place in the forward pass of one stack, over all its layers; written `encoder/ffn.neurons`."""
 
     stack: StackName
-    """`encoder` for BERT-like models and the first half of T5, `decoder` for causal models and the second half of T5."""
+    """`encoder`: BERT-like models and the first half of T5; `decoder`: causal models and the second half of T5."""
     name: SiteName
 
     @classmethod

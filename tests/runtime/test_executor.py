@@ -1,0 +1,126 @@
+"""One suite over both executors: every item done or named, nothing swallowed, dead workers replaced."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modularity.errors import DataError, InputError, WorkError
+from modularity.runtime import Executor, RuntimeConfig, open_executor
+from modularity.runtime.executor import unfinished
+from modularity.types import WorkItem
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+ITEMS = [WorkItem.of("square", x=x) for x in range(7)]
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Factory of a worker that writes squares to a folder, with planted faults."""
+
+    folder: str
+    fault: str = ""
+
+    def __call__(self) -> Callable[[WorkItem], dict[str, Any]]:
+        if self.fault == "factory":
+            raise InputError("model 'nowhere' is not there")
+        return self.run
+
+    def run(self, item: WorkItem) -> dict[str, Any]:
+        x = item.integer("x")
+        marker = Path(self.folder) / f"tried-{x}"
+        first_try = not marker.exists()
+        marker.touch()
+        if x % 3 == 2 and first_try:
+            if self.fault == "every third call":
+                raise ConnectionError(f"lost {x}")
+            if self.fault == "die":
+                os._exit(1)
+        if self.fault == "always" and x == 4:
+            raise ConnectionError("never there")
+        if self.fault == "finding" and x == 4:
+            (marker.parent / f"finding-{time.monotonic_ns()}").touch()
+            raise DataError("x=4 is not a number we like")
+        (Path(self.folder) / f"square-{x}").write_text(str(x * x))
+        return {"tokens": x, "bytes": 1}
+
+
+@pytest.fixture(params=["inprocess", "ray"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    config = RuntimeConfig(executor=request.param, cpus_per_worker=1, max_attempts=3)
+    with open_executor(config) as opened:
+        yield opened
+
+
+def squares(folder: Path) -> dict[int, int]:
+    return {int(path.name.split("-")[1]): int(path.read_text()) for path in folder.glob("square-*")}
+
+
+def test_every_item_is_done_once(executor: Executor, tmp_path: Path) -> None:
+    seen: list[WorkItem] = []
+    executor.run(ITEMS, Squares(str(tmp_path)), on_done=lambda item, info: seen.append(item))
+    assert sorted(item.integer("x") for item in seen) == list(range(7))
+    assert squares(tmp_path) == {x: x * x for x in range(7)}
+
+
+def test_no_items_is_no_work(executor: Executor, tmp_path: Path) -> None:
+    executor.run([], Squares(str(tmp_path), fault="factory"))
+
+
+def test_accidents_are_tried_again(executor: Executor, tmp_path: Path) -> None:
+    executor.run(ITEMS, Squares(str(tmp_path), fault="every third call"))
+    assert squares(tmp_path) == {x: x * x for x in range(7)}
+
+
+def test_a_failing_item_is_named_and_the_rest_is_done(executor: Executor, tmp_path: Path) -> None:
+    with pytest.raises(
+        WorkError, match=r"1 of 7 work items failed.*\n  square\(x=4\) failed after 3 attempts"
+    ) as caught:
+        executor.run(ITEMS, Squares(str(tmp_path), fault="always"))
+    assert "never there" in str(caught.value)
+    assert sorted(squares(tmp_path)) == [0, 1, 2, 3, 5, 6]
+
+
+def test_findings_are_not_retried(executor: Executor, tmp_path: Path) -> None:
+    with pytest.raises(
+        WorkError, match="square\\(x=4\\) failed after 1 attempt: DataError: x=4 is not a number we like"
+    ):
+        executor.run(ITEMS, Squares(str(tmp_path), fault="finding"))
+    assert len(list(tmp_path.glob("finding-*"))) == 1
+    assert len(squares(tmp_path)) == 6
+
+
+def test_an_error_in_the_factory_reaches_the_caller(executor: Executor, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="model 'nowhere' is not there"):
+        executor.run(ITEMS[:1], Squares(str(tmp_path), fault="factory"))
+
+
+def test_a_dead_worker_is_replaced_and_its_item_run_again(tmp_path: Path) -> None:
+    with open_executor(RuntimeConfig(executor="ray", cpus_per_worker=1)) as executor:
+        executor.run(ITEMS, Squares(str(tmp_path), fault="die"))
+    assert squares(tmp_path) == {x: x * x for x in range(7)}
+
+
+def test_needs_that_no_node_meets_are_refused_at_once() -> None:
+    with (
+        open_executor(RuntimeConfig(executor="ray", cpus_per_worker=64)) as executor,
+        pytest.raises(InputError, match=r"a worker needs 64 CPUs and 0 GPUs, but no node has them \(nodes: 2 CPUs"),
+    ):
+        executor.run(ITEMS, Squares("unused"))
+
+
+def test_a_session_that_was_there_is_left_running(local_ray: None) -> None:
+    import ray
+
+    with open_executor(RuntimeConfig(executor="ray")):
+        pass
+    assert ray.is_initialized()
+
+
+def test_unfinished_keeps_order_and_drops_repeats() -> None:
+    done = {ITEMS[1]}
+    assert unfinished([*ITEMS[:3], ITEMS[0]], done.__contains__) == [ITEMS[0], ITEMS[2]]

@@ -1,0 +1,43 @@
+"""Progress lines in a log: counts, rates and the state."""
+
+import io
+
+import pytest
+
+from modularity.runtime import Progress
+from modularity.runtime import progress as progress_module
+from modularity.runtime.progress import format_bytes
+from modularity.types import WorkItem
+
+
+def test_lines_have_counts_and_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "LINE_INTERVAL_S", 0.0)
+    stream = io.StringIO()
+    with Progress("capture", 3, n_done=1, stream=stream) as progress:
+        progress.done(WorkItem.of("capture", x=1), {"tokens": 1000, "bytes": 2_500_000})
+        progress.done(WorkItem.of("capture", x=2), {"tokens": 1000, "bytes": 2_500_000})
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("capture: running, 2/3 items")
+    assert "tokens/s" in lines[0]
+    assert "2.5 MB written" in lines[0]
+    assert lines[0].endswith("s left")
+    assert lines[2].startswith("capture: done, 3/3 items")
+
+
+def test_failure_and_silence() -> None:
+    stream = io.StringIO()
+    with pytest.raises(RuntimeError), Progress("capture", 2, stream=stream):
+        raise RuntimeError
+    assert "capture: failed, 0/2 items" in stream.getvalue()
+    quiet = io.StringIO()
+    with Progress("capture", 2, stream=quiet, quiet=True) as progress:
+        progress.done(WorkItem.of("capture", x=1), {})
+    assert quiet.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e9, "2.5 GB"), (3.2e15, "3200.0 TB")]
+)
+def test_bytes_are_readable(n_bytes: float, text: str) -> None:
+    assert format_bytes(n_bytes) == text

@@ -1,0 +1,77 @@
+"""Configs: what is refused, and how it is said."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from modularity.config import Config, apply_overrides, read_config_file, validate_config
+from modularity.errors import InputError
+
+
+class Inner(Config):
+    n_permutations: int = Field(default=200, ge=1)
+
+
+class Outer(Config):
+    name: str
+    inner: Inner = Inner()
+    sizes: tuple[int, ...] = ()
+
+
+def test_all_problems_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("inner:\n  n_permutations: 0\n  n_perm: 3\nsizes: [1, x]\n")
+    values, lines = read_config_file(path)
+    with pytest.raises(InputError) as caught:
+        validate_config(Outer, values, lines)
+    text = str(caught.value)
+    assert len(caught.value.problems) == 4
+    assert "name: required and missing" in text
+    assert "job.yaml:2: inner.n_permutations=0: Input should be greater than or equal to 1" in text
+    assert "job.yaml:3: inner.n_perm: unknown key; remove it or check its spelling" in text
+    assert "job.yaml:4: sizes.1='x'" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "neither JSON nor YAML"), ("- 1\n", "holds list, expected a mapping"), (None, "cannot be read")],
+)
+def test_unreadable_files(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "job.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_config_file(path)
+
+
+def test_overrides_reach_into_mappings_and_lists() -> None:
+    values = {"model": {"name": "a"}, "functions": [{"name": "x"}, {"name": "y"}]}
+    changed = apply_overrides(values, ["model.dtype=bfloat16", "functions.1.seed=3", "new.deep=[1, 2]", "flag=true"])
+    assert changed == {
+        "model": {"name": "a", "dtype": "bfloat16"},
+        "functions": [{"name": "x"}, {"name": "y", "seed": 3}],
+        "new": {"deep": [1, 2]},
+        "flag": True,
+    }
+    assert values == {"model": {"name": "a"}, "functions": [{"name": "x"}, {"name": "y"}]}
+
+
+def test_bad_overrides_are_all_listed() -> None:
+    with pytest.raises(InputError) as caught:
+        apply_overrides({"a": {"b": 1}, "c": [1]}, ["a", "a.b.c=1", "c.5=2"])
+    assert len(caught.value.problems) == 3
+    assert "expected key=value" in caught.value.problems[0]
+    assert "not a mapping" in caught.value.problems[1]
+    assert "not an index of a list of 1" in caught.value.problems[2]
+
+
+def test_digest_depends_on_content_only() -> None:
+    first = Outer(name="a", sizes=(1, 2))
+    assert first.digest() == validate_config(Outer, {"sizes": [1, 2], "name": "a"}).digest()
+    assert first.digest() != first.replace(name="b").digest()
+
+
+def test_configs_are_frozen() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        Outer(name="a").name = "b"  # type: ignore[misc]
