@@ -89,6 +89,8 @@ class Executor(Protocol):
         factory : builds the worker, once per process
         on_done : called in this process for every finished item
         uses_model : the worker runs a model, so it is given the GPUs of `RuntimeConfig.gpus_per_worker`
+
+        A following call with an equal factory uses the same workers, so that a loaded model stays loaded.
         """
         ...
 
@@ -115,11 +117,12 @@ def raise_failures(failures: Sequence[ItemFailure], n_items: int) -> None:
 
 
 class InProcessExecutor:
-    """Runs everything in this process, one item after the other."""
+    """Runs everything in this process, one item after the other; the last worker is kept for an equal factory."""
 
     def __init__(self, *, max_attempts: int = 3, n_threads: int | None = None) -> None:
         self.n_threads = n_threads or available_cpus()
         self._max_attempts = max_attempts
+        self._kept: tuple[WorkerFactory, Worker] | None = None
 
     def run(
         self,
@@ -132,7 +135,10 @@ class InProcessExecutor:
         """See `Executor.run`."""
         if not items:
             return
-        worker = factory()
+        if self._kept is None or self._kept[0] != factory:
+            self._kept = None  # frees the previous worker before the next one is built
+            self._kept = (factory, factory())
+        worker = self._kept[1]
         failures = [failure for item in items if (failure := self._run_one(worker, item, on_done)) is not None]
         raise_failures(failures, len(items))
 

@@ -82,13 +82,18 @@ class _Queue:
 
 
 class RayExecutor:
-    """Runs items on the Ray session of this process; made by `ray_executor`."""
+    """Runs items on the Ray session of this process; made by `ray_executor`.
+
+    Actors live on between calls of `run` with an equal factory, so that a loaded model is used again.
+    """
 
     def __init__(self, config: RuntimeConfig, *, started_here: bool) -> None:
         self._config = config
         default_cpus = float(available_cpus()) if started_here else 1.0
         self._cpus = config.cpus_per_worker or default_cpus
         self.n_threads = max(1, int(self._cpus))
+        self._kept: list[Any] = []
+        self._kept_for: tuple[WorkerFactory, _Needs] | None = None
 
     def run(
         self,
@@ -102,11 +107,14 @@ class RayExecutor:
         if not items:
             return
         needs = self._needs(uses_model)
+        if self._kept_for != (factory, needs):
+            self.release()
         n_workers = min(self._n_workers(needs), len(items))
         queue = _Queue(deque(items), self._config.max_attempts)
         factory_ref = ray.put(factory)
         running: dict[Any, tuple[WorkItem, Any]] = {}
-        idle: list[Any] = [self._start(needs, factory_ref) for _ in range(n_workers)]
+        idle, self._kept = self._kept, []
+        idle += [self._start(needs, factory_ref) for _ in range(n_workers - len(idle))]
         try:
             while queue.waiting or running:
                 while idle and queue.waiting:
@@ -115,10 +123,21 @@ class RayExecutor:
                 (finished,), _ = ray.wait(list(running), num_returns=1)
                 item, actor = running.pop(finished)
                 idle.append(self._settle(finished, item, actor, queue, on_done, needs, factory_ref))
-        finally:
-            for actor in [*idle, *(actor for _, actor in running.values())]:
-                ray.kill(actor)
+        except BaseException:
+            self._kill([*idle, *(actor for _, actor in running.values())])
+            raise
+        self._kept, self._kept_for = idle, (factory, needs)
         raise_failures(queue.failures, len(items))
+
+    def release(self) -> None:
+        """Stop the actors that were kept, which frees their CPUs, GPUs and memory."""
+        self._kill(self._kept)
+        self._kept, self._kept_for = [], None
+
+    @staticmethod
+    def _kill(actors: Sequence[Any]) -> None:
+        for actor in actors:
+            ray.kill(actor)
 
     def _settle(
         self,
@@ -180,7 +199,11 @@ class RayExecutor:
 def ray_executor(config: RuntimeConfig) -> Iterator[RayExecutor]:
     """Executor on the running Ray session, on the cluster of `config.address`, or on a local Ray started here."""
     if ray.is_initialized():
-        yield RayExecutor(config, started_here=False)
+        executor = RayExecutor(config, started_here=False)
+        try:
+            yield executor
+        finally:
+            executor.release()
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else each worker start prints a FutureWarning
@@ -195,7 +218,9 @@ def ray_executor(config: RuntimeConfig) -> Iterator[RayExecutor]:
             f"cannot reach {where}: {error}; check runtime.address (or RAY_ADDRESS), "
             "or set runtime.executor=inprocess to run without Ray"
         ) from error
+    executor = RayExecutor(config, started_here=not address)
     try:
-        yield RayExecutor(config, started_here=not address)
+        yield executor
     finally:
+        executor.release()
         ray.shutdown()

@@ -26,6 +26,7 @@ class Squares:
     fault: str = ""
 
     def __call__(self) -> Callable[[WorkItem], dict[str, Any]]:
+        (Path(self.folder) / f"built-{os.getpid()}-{time.monotonic_ns()}").touch()
         if self.fault == "factory":
             raise InputError("model 'nowhere' is not there")
         return self.run
@@ -65,6 +66,14 @@ def test_every_item_is_done_once(executor: Executor, tmp_path: Path) -> None:
     executor.run(ITEMS, Squares(str(tmp_path)), on_done=lambda item, info: seen.append(item))
     assert sorted(item.integer("x") for item in seen) == list(range(7))
     assert squares(tmp_path) == {x: x * x for x in range(7)}
+
+
+def test_an_equal_factory_finds_its_worker_again(executor: Executor, tmp_path: Path) -> None:
+    for _ in range(2):
+        executor.run(ITEMS[:1], Squares(str(tmp_path)))
+    assert len(list(tmp_path.glob("built-*"))) == 1
+    executor.run(ITEMS[:1], Squares(str(tmp_path), fault="other"))
+    assert len(list(tmp_path.glob("built-*"))) == 2
 
 
 def test_no_items_is_no_work(executor: Executor, tmp_path: Path) -> None:
