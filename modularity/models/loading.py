@@ -1,79 +1,254 @@
-"""Checkpoints become frozen base models with their site tables and identities."""
+"""Checkpoints become frozen base models, with their site table and identity.
 
-from collections.abc import Mapping
+The base model has no LM head: capture does not need logits. Settings are those of the checkpoint unless the config
+says otherwise: no forced dtype, no forced attention implementation. Missing backbone weights are an error, since
+transformers would fill them with random numbers; heads that the base model does not have are dropped in silence.
+"""
+
+import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
+from modularity.errors import InputError, ModelError
+from modularity.models.architectures import Architecture, architecture_of
 from modularity.models.config import ModelConfig
+from modularity.models.identity import parameter_hash, tokenizer_hash
 from modularity.models.sites import SiteTable
-from modularity.types import Site, SiteShape, StackName
+from modularity.models.source import (
+    Source,
+    check_tokenizer_files,
+    check_weight_files,
+    explained,
+    find_source,
+    read_hf_config,
+)
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What distinguishes one loaded model from another; recorded in the run."""
+    """What distinguishes one loaded model from another; a run records it and refuses to mix two."""
 
     name: str
+    """As given in the config."""
     revision: str | None
-    """Resolved commit hash where known, else the revision asked for."""
+    """Commit hash of the hub repository where known, else the revision asked for."""
     parameter_hash: str
+    """SHA-256 of the base model's parameters and persistent buffers, see `identity.py`."""
     tokenizer_hash: str | None
+    """SHA-256 of the tokenizer; None without one."""
     architecture: str
+    """`config.model_type`."""
     dtype: str
+    """Dtype of the input embeddings (`float32`): single projections may differ, see `Tap.dtype`."""
     attention: str | None
+    """Attention implementation in use (`sdpa`, `eager` …)."""
     n_parameters: int
+    """Parameters of the base model, tied ones counted once."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A base model without LM head, in eval mode and without gradients, with everything capture needs."""
+    """A base model without LM head, in eval mode and without gradients, with everything that capture needs."""
 
     module: nn.Module
     tokenizer: Any
+    """Hugging Face tokenizer; None if a module was wrapped without one."""
     config: ModelConfig
     hf_config: Any
+    """Configuration of the module (`transformers.PretrainedConfig`)."""
     sites: SiteTable
     identity: ModelIdentity
 
     @property
     def device(self) -> torch.device:
         """Device on which the input ids belong."""
-        raise NotImplementedError
+        return self.module.get_input_embeddings().weight.device  # type: ignore[operator]
 
     @property
     def max_positions(self) -> int | None:
         """Longest input in tokens; None = no limit (relative positions)."""
-        raise NotImplementedError
+        return self.sites.architecture.longest_input(self.hf_config)
 
-
-@dataclass(frozen=True)
-class ModelDescription:
-    """What planning needs, from the config alone."""
-
-    architecture: str
-    stacks: tuple[StackName, ...]
-    shapes: Mapping[Site, SiteShape]
-    n_parameters: int
-    parameter_bytes: int
-    dtype: str
-    max_positions: int | None
-    residual_width: int
-    has_decoder: bool
+    @property
+    def pad_id(self) -> int:
+        """Token id to fill padding with: the tokenizer's, else its end of text, else 0. Padding is masked anyway."""
+        candidates = (getattr(self.tokenizer, "pad_token_id", None), getattr(self.tokenizer, "eos_token_id", None), 0)
+        return next(int(token_id) for token_id in candidates if token_id is not None)
 
 
 def load_model(config: ModelConfig) -> LoadedModel:
-    """Load a checkpoint."""
-    raise NotImplementedError
+    """Load a checkpoint as `config` says.
 
-
-def describe_model(config: ModelConfig) -> ModelDescription:
-    """Shapes and sizes from the config alone."""
-    raise NotImplementedError
+    Raises
+    ------
+    InputError
+        The name is a path that does not exist, or cannot be a hub id.
+    ModelError
+        The hub cannot be reached; config, weights or tokenizer are missing, incomplete or pickled; the architecture is
+        not in the site table; the attention implementation or the device is not available.
+    SiteError
+        The model lacks a module that its row of the site table names.
+    """
+    source = find_source(config)
+    hf_config = read_hf_config(source)
+    architecture = architecture_of(hf_config.model_type)
+    commit = getattr(hf_config, "_commit_hash", None)
+    device = _device(config)
+    tokenizer = _load_tokenizer(config, source)
+    module = (
+        _random(config, source, hf_config) if config.weights == "random" else _pretrained(config, source, hf_config)
+    )
+    if config.device_map is None:
+        module = module.to(device)
+    return _assemble(module, tokenizer, config, architecture, revision=commit or config.revision)
 
 
 def wrap_model(module: nn.Module, tokenizer: Any, *, name: str) -> LoadedModel:
-    """Treat an already built Hugging Face module as a loaded model."""
-    raise NotImplementedError
+    """Treat an already built Hugging Face model as a loaded one.
+
+    The module is changed in place: eval mode, no gradients, no key-value cache. Of a model with a head the base model
+    is taken, which shares its weights.
+
+    Parameters
+    ----------
+    module : a `transformers.PreTrainedModel`
+    tokenizer : its tokenizer, or None if text is not going to be tokenised
+    name : what to call it in runs and messages
+
+    Raises
+    ------
+    ModelError
+        Not a Hugging Face model, or its architecture is not in the site table.
+    """
+    if not isinstance(module, PreTrainedModel):
+        raise ModelError(
+            f"{type(module).__name__} is not a transformers.PreTrainedModel; wrap the Hugging Face model itself, "
+            f"not a data-parallel, compiled or adapter shell around it"
+        )
+    base = module.base_model
+    architecture = architecture_of(base.config.model_type)
+    return _assemble(base, tokenizer, ModelConfig(name=name), architecture, revision=None)
+
+
+def build_module(hf_config: Any, architecture: Architecture, *, dtype: str, **options: Any) -> nn.Module:
+    """Base model of a configuration, with the dtypes that loading its checkpoint would give.
+
+    `from_config` ignores `_keep_in_fp32_modules`, which `from_pretrained` honours: T5 in float16 keeps `wo` in float32.
+    """
+    module = AutoModel.from_config(copy.deepcopy(hf_config), dtype=dtype, **architecture.build_options, **options)
+    kept: set[str] = set()
+    if dtype == "float16":
+        kept |= set(module._keep_in_fp32_modules or ())
+    if dtype in ("float16", "bfloat16"):
+        kept |= set(module._keep_in_fp32_modules_strict or ())
+    for name, parameter in module.named_parameters():
+        if kept.intersection(name.split(".")):
+            parameter.data = parameter.data.float()
+    return module
+
+
+def checkpoint_dtype(config: ModelConfig, hf_config: Any) -> str | None:
+    """Dtype asked for, or that of the checkpoint as far as its config says: `float32`, …; None where it does not."""
+    if config.dtype != "auto":
+        return config.dtype
+    dtype = getattr(hf_config, "dtype", None)
+    return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def _load_tokenizer(config: ModelConfig, model_source: Source) -> Any:
+    source = model_source if config.tokenizer is None else find_source(config, config.tokenizer)
+    check_tokenizer_files(source)
+    with explained(source, "tokenizer"):
+        return AutoTokenizer.from_pretrained(source.name, **source.options)
+
+
+def _attention_option(config: ModelConfig) -> dict[str, str]:
+    return {} if config.attention is None else {"attn_implementation": config.attention}
+
+
+def _pretrained(config: ModelConfig, source: Source, hf_config: Any) -> nn.Module:
+    check_weight_files(source, allow_pickle=config.allow_pickle)
+    options = dict(architecture_of(hf_config.model_type).build_options) | _attention_option(config)
+    if config.device_map is not None:
+        options["device_map"] = config.device_map
+    with explained(source, "weights"):
+        module, report = AutoModel.from_pretrained(
+            source.name,
+            config=hf_config,
+            dtype=config.dtype,
+            use_safetensors=None if config.allow_pickle else True,
+            output_loading_info=True,
+            **options,
+            **source.options,
+        )
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if missing:
+        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        raise ModelError(
+            f"checkpoint {source.name!r} lacks {len(missing)} of the weights of {type(module).__name__} ({shown}), "
+            f"which would be random numbers; its config.json belongs to other weights, or the checkpoint is incomplete"
+        )
+    return module
+
+
+def _random(config: ModelConfig, source: Source, hf_config: Any) -> nn.Module:
+    """Fresh weights, drawn on the CPU, so that a seed gives the same ones on every device."""
+    dtype = checkpoint_dtype(config, hf_config) or "float32"
+    with explained(source, "weights"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_module(
+            hf_config,
+            architecture_of(hf_config.model_type),
+            dtype=dtype,
+            trust_remote_code=config.trust_remote_code,
+            **_attention_option(config),
+        )
+
+
+def _device(config: ModelConfig) -> torch.device:
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(config.device)
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ModelError(
+                f"device={config.device!r}: torch sees {count} CUDA devices here; use device='cpu' or 'auto'"
+            )
+    return device
+
+
+def _assemble(
+    module: nn.Module, tokenizer: Any, config: ModelConfig, architecture: Architecture, *, revision: str | None
+) -> LoadedModel:
+    module.eval().requires_grad_(False)
+    _without_cache(module)
+    embeddings = module.get_input_embeddings().weight  # type: ignore[operator]  # a method of every Hugging Face model
+    if tokenizer is not None and tokenizer.vocab_size > embeddings.shape[0]:
+        raise InputError(
+            f"the tokenizer of {config.tokenizer or config.name!r} has {tokenizer.vocab_size} tokens, but the model "
+            f"{config.name!r} embeds {embeddings.shape[0]}; give the tokenizer that the model was trained with"
+        )
+    hf_config: Any = module.config
+    identity = ModelIdentity(
+        name=config.name,
+        revision=revision,
+        parameter_hash=parameter_hash(module),
+        tokenizer_hash=tokenizer_hash(tokenizer),
+        architecture=architecture.model_type,
+        dtype=str(embeddings.dtype).removeprefix("torch."),
+        attention=getattr(hf_config, "_attn_implementation", None),
+        n_parameters=sum(parameter.numel() for parameter in module.parameters()),
+    )
+    return LoadedModel(module, tokenizer, config, hf_config, SiteTable(module, architecture), identity)
+
+
+def _without_cache(module: nn.Module) -> None:
+    """Decoders would keep the keys and values of every layer for generation."""
+    for part in module.modules():
+        if isinstance(part, PreTrainedModel) and getattr(part.config, "use_cache", False):
+            part.config.use_cache = False

@@ -1,99 +1,297 @@
-"""Sites of a live model: which module to hook, on which side, and what shape and dtype arrive there.
+"""The sites of one model: for each, which modules to hook and what shape and dtype arrive there.
 
 A neuron is one coordinate of the input of an FFN's out-projection, a head one row of the input of the attention's
 out-projection; so one rule, a forward pre-hook on an out-projection, covers every architecture. The rows that name the
-modules are in `architectures.py`; here they are resolved on a module, and widths are read from its weights.
+modules are in `architectures.py`; here they are resolved on a module, and widths are read from its weights, so that a
+pruned model may differ in width by layer.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import attrgetter
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
-from modularity.types import Site, SiteShape, StackName
+from modularity.errors import InputError, SiteError
+from modularity.models.architectures import Architecture, StackLayout
+from modularity.models.taps import Tap, linear_weight
+from modularity.types import Site, SiteName, SiteShape, StackName
 
-Side = Literal["input", "output"]
-Check = Literal["linear"]
 GatedMatrix = Literal["gate", "up"]
 
-
-@dataclass(frozen=True, eq=False)
-class Tap:
-    """One layer of one site: the module to hook and what its hook receives."""
-
-    site: Site
-    layer: int
-    """Layer coordinate; for `residual` the depth: 0 is what enters the first block, i + 1 the output of block i."""
-    path: str
-    """Path of `module` in the model, for messages."""
-    module: nn.Module
-    side: Side
-    """`input`: forward pre-hook, first argument. `output`: forward hook, the tensor or the first element of a tuple."""
-    width: int
-    """Length of the last axis of what arrives (units flattened)."""
-    unit_shape: tuple[int, ...]
-    """Shape of the units of this layer: `(F,)`, `(H, K)` or `(D,)`; its product is `width`."""
-    dtype: torch.dtype
-    """Dtype of what arrives; not always the model's: T5 in float16 keeps `wo` in float32."""
-    order: tuple[int, int, int]
-    """Sorts the taps of all sites of a model in the order in which they fire."""
-    check: Check | None = None
-    """`linear`: `project(captured)` must equal the output of `module`. None: nothing to recompute."""
-    flattened: bool = False
-    """True where rows may arrive as [B*T, width] instead of [B, T, width] (OPT's `fc2`)."""
-    chunk_tokens: int = 0
-    """When > 0 the module fires once for every `chunk_tokens` positions, in order: concatenate over axis 1."""
-
-    def from_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
-        """Hidden states among the arguments of `module`, last axis = `width`."""
-        raise NotImplementedError
-
-    def from_output(self, output: Any) -> torch.Tensor:
-        """Hidden states in the output of `module`, whether it returns a tensor or a tuple; last axis = `width`."""
-        raise NotImplementedError
-
-    def project(self, value: torch.Tensor) -> torch.Tensor:
-        """Apply the out-projection to captured values [..., width], giving [..., D] (only where `check` is `linear`)."""
-        raise NotImplementedError
-
-    def attach(self, receive: Callable[[torch.Tensor], None]) -> RemovableHandle:
-        """Register the hook of the right kind and side; it hands the tensor to `receive` and itself returns None."""
-        raise NotImplementedError
+_UNIT_DIMS: Mapping[SiteName, tuple[str, ...]] = {
+    "ffn.neurons": ("neuron",),
+    "ffn.output": ("channel",),
+    "attention.heads": ("head", "channel"),
+    "attention.output": ("channel",),
+    "residual": ("channel",),
+}
+# Phases of one block in firing order. NeoX runs attention and FFN in parallel, attention first.
+_BLOCK_INPUT, _HEADS, _ATTENTION_OUTPUT, _NEURONS, _FFN_OUTPUT, _BLOCK_OUTPUT = range(6)
 
 
 class SiteTable:
-    """All sites of one model, resolved on its module."""
+    """All sites of one model, resolved on its module.
 
-    stacks: tuple[StackName, ...]
-    """Stacks present, in firing order: `("decoder",)`, `("encoder",)` or `("encoder", "decoder")`."""
-    sites: tuple[Site, ...]
-    """Every site of every stack."""
+    Parameters
+    ----------
+    module : base model, as `AutoModel` builds it; may be on the meta device
+    architecture : its row of the table
+
+    Raises
+    ------
+    SiteError
+        A path of the row does not exist in `module`, or leads to something that is not a linear projection.
+    """
+
+    def __init__(self, module: nn.Module, architecture: Architecture) -> None:
+        self.architecture = architecture
+        layouts = _present_layouts(module, architecture)
+        self._layouts = {layout.stack: layout for layout in layouts}
+        self._blocks = {layout.stack: _blocks(module, layout) for layout in layouts}
+        self.stacks: tuple[StackName, ...] = tuple(self._layouts)
+        self.sites: tuple[Site, ...] = tuple(Site(stack, name) for stack in self.stacks for name in get_args(SiteName))
+        chunk_tokens = int(getattr(module.config, "chunk_size_feed_forward", 0)) if architecture.ffn_chunked else 0
+        embedding_dtype = _embedding_dtype(module)
+        self._taps: dict[Site, tuple[Tap, ...]] = {}
+        for index, stack in enumerate(self.stacks):
+            taps = _stack_taps(self._blocks[stack], self._layouts[stack], index, embedding_dtype)
+            self._taps.update(_with_ffn_traits(taps, flattened=architecture.ffn_flattened, chunk_tokens=chunk_tokens))
+
+    def __repr__(self) -> str:
+        stacks = ", ".join(f"{stack}: {self.n_layers(stack)} layers" for stack in self.stacks)
+        return f"SiteTable({self.architecture.model_type}, {stacks})"
 
     def n_layers(self, stack: StackName) -> int:
-        """Number of blocks of a stack."""
-        raise NotImplementedError
+        """Number of blocks of a stack; InputError where the model lacks it."""
+        return len(self._stack_blocks(stack))
 
-    def shape(self, site: Site, layers: Sequence[int] | None = None) -> SiteShape:
-        """Shape of a site over `layers` (None = all; for `residual` these are depths)."""
-        raise NotImplementedError
+    def residual_width(self, stack: StackName) -> int:
+        """D, the width of the residual stream of a stack."""
+        return self._taps[Site(stack, "residual")][0].width
 
     def taps(self, site: Site, layers: Sequence[int] | None = None) -> tuple[Tap, ...]:
-        """Taps of a site over `layers`, in firing order."""
-        raise NotImplementedError
+        """Taps of a site, ascending by layer, which is their firing order.
+
+        Parameters
+        ----------
+        site : one of `self.sites`
+        layers : layer coordinates, any order; None = all. For `residual` these are depths, 0 … number of blocks
+
+        Raises
+        ------
+        InputError
+            The model has no such site, or a layer is out of range or given twice.
+        """
+        if site not in self._taps:
+            raise InputError(
+                f"site {str(site)!r} does not exist in this {self.architecture.model_type} model; "
+                f"it has {', '.join(map(str, self.sites))}"
+            )
+        taps = self._taps[site]
+        if layers is None:
+            return taps
+        wrong = [layer for layer in layers if not 0 <= layer < len(taps)]
+        if wrong or not layers or len(set(layers)) < len(layers):
+            what = "depths" if site.name == "residual" else "layers"
+            raise InputError(
+                f"{what} {list(layers)} of site {str(site)!r}: expected one or more different numbers "
+                f"from 0 to {len(taps) - 1}"
+            )
+        return tuple(taps[layer] for layer in sorted(layers))
+
+    def shape(self, site: Site, layers: Sequence[int] | None = None) -> SiteShape:
+        """Shape of a site over `layers`, which are as for `taps`; with several widths the stored one is the largest."""
+        taps = self.taps(site, layers)
+        return SiteShape(
+            site=site,
+            layers=tuple(tap.layer for tap in taps),
+            widths=tuple(tap.width for tap in taps),
+            unit_dims=_UNIT_DIMS[site.name],
+            unit_shape=tuple(max(sizes) for sizes in zip(*(tap.unit_shape for tap in taps), strict=True)),
+        )
 
     def ffn_input_weights(self, stack: StackName, layer: int, *, matrix: GatedMatrix = "gate") -> np.ndarray:
-        """W_in, float32 of shape (F, D): row f holds the weights from the residual stream into neuron f."""
-        raise NotImplementedError
+        """W_in: row f holds the weights from the residual stream into neuron f.
+
+        Parameters
+        ----------
+        stack, layer : which FFN
+        matrix : for gated FFNs `gate`, the projection into the activation function, which decides whether a neuron
+            fires and so is the counterpart of W_in in an FFN without gate; or `up`, its linear factor. Without a
+            gate there is one matrix and `gate` names it
+
+        Returns
+        -------
+        weights_FD : float32 array of shape (F, D), a copy
+
+        Raises
+        ------
+        InputError
+            No such stack or layer, or `up` of an FFN without gate.
+        """
+        block, layout, place = self._block(stack, layer)
+        gated = layout.ffn_gate is not None and _find(block, layout.ffn_gate) is not None
+        if matrix == "up" and not gated:
+            raise InputError(f"{place}: matrix='up' exists in gated FFNs only, this one has no gate; use 'gate'")
+        path = (layout.ffn_up if matrix == "up" else layout.ffn_gate) if gated else layout.ffn_in
+        return _float32(linear_weight(_get(block, path or "", place), f"{place}.{path}"))
 
     def ffn_output_weights(self, stack: StackName, layer: int) -> np.ndarray:
-        """W_out, float32 of shape (F, D): row f is what neuron f writes to the residual stream."""
-        raise NotImplementedError
+        """W_out: row f is what neuron f, at activation 1, writes; float32 array of shape (F, D), a copy."""
+        block, layout, place = self._block(stack, layer)
+        module = _get(block, layout.ffn_out, place)
+        return _float32(linear_weight(module, f"{place}.{layout.ffn_out}").T)
+
+    def _stack_blocks(self, stack: StackName) -> nn.ModuleList:
+        if stack not in self._blocks:
+            raise InputError(f"stack {stack!r} does not exist in this model; it has {', '.join(self.stacks)}")
+        return self._blocks[stack]
+
+    def _block(self, stack: StackName, layer: int) -> tuple[nn.Module, StackLayout, str]:
+        blocks = self._stack_blocks(stack)
+        if not 0 <= layer < len(blocks):
+            raise InputError(f"layer {layer} of the {stack}: expected a number from 0 to {len(blocks) - 1}")
+        layout = self._layouts[stack]
+        return blocks[layer], layout, f"{layout.blocks}.{layer}"
 
 
-def firing_order(taps: Iterable[Tap]) -> tuple[Tap, ...]:
-    """Taps of any sites of one model in the order in which they fire; the last is where a forward may stop."""
-    return tuple(sorted(taps, key=lambda tap: tap.order))
+def _present_layouts(module: nn.Module, architecture: Architecture) -> tuple[StackLayout, ...]:
+    """Stacks that `module` has: one half of an encoder-decoder may be loaded alone."""
+    present = tuple(layout for layout in architecture.stacks if _find(module, layout.blocks) is not None)
+    if not present:
+        paths = " or ".join(repr(layout.blocks) for layout in architecture.stacks)
+        children = ", ".join(name for name, _ in module.named_children())
+        raise SiteError(
+            f"{type(module).__name__} of type {architecture.model_type!r} has no blocks at {paths}, it has {children}; "
+            f"expected the base model as AutoModel builds it"
+        )
+    return present
+
+
+def _find(module: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _get(module: nn.Module, path: str, place: str) -> nn.Module:
+    found = _find(module, path)
+    if found is None:
+        children = ", ".join(name for name, _ in module.named_children())
+        raise SiteError(f"{place} has no module {path!r}; it has {children}. Correct the row of the site table")
+    return found
+
+
+def _blocks(module: nn.Module, layout: StackLayout) -> nn.ModuleList:
+    blocks = module.get_submodule(layout.blocks)
+    if not isinstance(blocks, nn.ModuleList) or not len(blocks):
+        raise SiteError(f"{layout.blocks!r} is a {type(blocks).__name__}, expected a list of one or more blocks")
+    return blocks
+
+
+def _float32(weight: torch.Tensor) -> np.ndarray:
+    if weight.is_meta:
+        raise SiteError("weights are not in memory (description or offloaded model); load the model with its weights")
+    return np.array(weight.detach().to("cpu", torch.float32).numpy(), order="C", copy=True)
+
+
+def _embedding_dtype(module: nn.Module) -> torch.dtype:
+    embeddings = module.get_input_embeddings()  # type: ignore[operator]  # a method of every Hugging Face model
+    return embeddings.weight.dtype
+
+
+def _stack_taps(
+    blocks: nn.ModuleList, layout: StackLayout, stack_index: int, embedding_dtype: torch.dtype
+) -> dict[Site, tuple[Tap, ...]]:
+    """Taps of every site of one stack."""
+    found: dict[SiteName, list[Tap]] = {name: [] for name in get_args(SiteName)}
+    dtype = embedding_dtype
+    for layer, block in enumerate(blocks):
+        place = f"{layout.blocks}.{layer}"
+        order = (stack_index, layer)
+        taps = [
+            *_projection_taps(block, place, layout, order, "ffn.neurons", "ffn.output"),
+            *_projection_taps(block, place, layout, order, "attention.heads", "attention.output"),
+        ]
+        width = taps[1].width
+        stream = Tap(
+            Site(layout.stack, "residual"), layer, place, block, "input", width, (width,), dtype, (*order, _BLOCK_INPUT)
+        )
+        # A sum of float16 and float32 is float32: what T5 in float16 carries on after the first FFN.
+        dtype = reduce(torch.promote_types, (tap.dtype for tap in taps if tap.side == "output"), dtype)
+        if layer == 0:
+            found["residual"].append(stream)
+        found["residual"].append(
+            replace(stream, layer=layer + 1, side="output", dtype=dtype, order=(*order, _BLOCK_OUTPUT))
+        )
+        for tap in taps:
+            found[tap.site.name].append(tap)
+    return {Site(layout.stack, name): tuple(taps) for name, taps in found.items()}
+
+
+def _projection_taps(
+    block: nn.Module, place: str, layout: StackLayout, order: tuple[int, int], inside: SiteName, outside: SiteName
+) -> tuple[Tap, Tap]:
+    """The two taps of one out-projection: its input, and its output."""
+    is_ffn = inside == "ffn.neurons"
+    path = layout.ffn_out if is_ffn else layout.attention_out
+    module = _get(block, path, place)
+    weight = linear_weight(module, f"{place}.{path}")
+    width_out, width_in = weight.shape
+    unit_shape = (width_in,) if is_ffn else _head_shape(block, place, layout.head_width, width_in)
+    phases = (_NEURONS, _FFN_OUTPUT) if is_ffn else (_HEADS, _ATTENTION_OUTPUT)
+    tap = Tap(
+        site=Site(layout.stack, inside),
+        layer=order[1],
+        path=f"{place}.{path}",
+        module=module,
+        side="input",
+        width=width_in,
+        unit_shape=unit_shape,
+        dtype=weight.dtype,
+        order=(*order, phases[0]),
+        check="linear",
+    )
+    output = replace(
+        tap,
+        site=Site(layout.stack, outside),
+        side="output",
+        width=width_out,
+        unit_shape=(width_out,),
+        order=(*order, phases[1]),
+        check=None,
+    )
+    return tap, output
+
+
+def _head_shape(block: nn.Module, place: str, attribute: str, width: int) -> tuple[int, int]:
+    try:
+        head_width = int(attrgetter(attribute)(block))
+    except AttributeError as error:
+        raise SiteError(
+            f"{place} has no attribute {attribute!r} ({error}); correct the row of the site table"
+        ) from None
+    if head_width < 1 or width % head_width:
+        raise SiteError(
+            f"{place}: {width} inputs of the attention out-projection are no multiple of {attribute}={head_width}"
+        )
+    return width // head_width, head_width
+
+
+def _with_ffn_traits(
+    taps: Mapping[Site, tuple[Tap, ...]], *, flattened: bool, chunk_tokens: int
+) -> dict[Site, tuple[Tap, ...]]:
+    """Mark the FFN taps of architectures that flatten rows or run the FFN in slices of positions."""
+    ffn: tuple[SiteName, ...] = ("ffn.neurons", "ffn.output")
+    return {
+        site: tuple(replace(tap, flattened=flattened, chunk_tokens=chunk_tokens) for tap in group)
+        if site.name in ffn
+        else group
+        for site, group in taps.items()
+    }

@@ -1,0 +1,265 @@
+"""The declarative table of architectures: where each `config.model_type` keeps its blocks and out-projections.
+
+A row holds paths, not code. Paths of a stack are relative to the base model (what `AutoModel` builds, without LM head),
+the others to one block. `sites.py` resolves them on a module; a path that does not exist there is a SiteError.
+
+What the sites mean where architectures differ:
+
+- `ffn.neurons` is the input of the FFN's out-projection; for gated FFNs (LLaMA-like, Flan-T5, mT5) the product
+  act(gate) * up, not the output of the activation function.
+- `ffn.output` and `attention.output` are the outputs of the out-projections, bias included, before dropout, before any
+  norm and before the residual sum. In Gemma 2 and 3 and OLMo 2 and 3 a norm follows before the sum; in BERT-like models
+  and OPT-350M the norm follows after the sum.
+- `attention.*` is self-attention. The cross-attention of decoders has no site.
+- `residual` at the last depth is the output of the last block, before the final norm; `hidden_states[-1]` of Hugging
+  Face models is the value after it.
+- OPT-350M embeds in another width: its residual stream, depth 0 included, is what `project_in` has produced.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modularity.errors import InputError, ModelError
+from modularity.types import StackName
+
+
+@dataclass(frozen=True)
+class StackLayout:
+    """Paths of one stack of blocks."""
+
+    stack: StackName
+    blocks: str
+    """Path of the list of blocks in the base model (`decoder.layers`)."""
+    ffn_out: str
+    """FFN out-projection, in a block (`fc2`)."""
+    attention_out: str
+    """Out-projection of the self-attention, in a block (`self_attn.out_proj`)."""
+    head_width: str
+    """Attribute that holds K, in a block (`self_attn.head_dim`)."""
+    ffn_in: str | None = None
+    """In-projection of an FFN without gate, in a block (`fc1`)."""
+    ffn_gate: str | None = None
+    """Projection into the activation function of a gated FFN (`mlp.gate_proj`)."""
+    ffn_up: str | None = None
+    """Linear projection of a gated FFN (`mlp.up_proj`). T5 has both kinds: the gate is used where it exists."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the table: what a `config.model_type` stands for."""
+
+    model_type: str
+    stacks: tuple[StackLayout, ...]
+    """In firing order."""
+    max_positions: str | None = "max_position_embeddings"
+    """Config attribute with the longest input in tokens; None = relative positions without a limit."""
+    positions_after_padding: bool = False
+    """True where positions count from `pad_token_id + 1` (RoBERTa), which shortens the longest input."""
+    ffn_flattened: bool = False
+    """True where the FFN out-projection receives [B*T, F] (OPT)."""
+    ffn_chunked: bool = False
+    """True where `config.chunk_size_feed_forward` makes the FFN run in slices of positions."""
+    build_options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the model class. BERT-like poolers are left out: many checkpoints lack their weights."""
+
+    def longest_input(self, hf_config: Any) -> int | None:
+        """Longest input in tokens that the position embeddings (or the pre-training, if rotary) allow; None = any."""
+        if self.max_positions is None:
+            return None
+        reserved = hf_config.pad_token_id + 1 if self.positions_after_padding else 0
+        return int(getattr(hf_config, self.max_positions)) - reserved
+
+
+def _llama_like(model_type: str) -> Architecture:
+    layout = StackLayout(
+        stack="decoder",
+        blocks="layers",
+        ffn_out="mlp.down_proj",
+        ffn_gate="mlp.gate_proj",
+        ffn_up="mlp.up_proj",
+        attention_out="self_attn.o_proj",
+        head_width="self_attn.head_dim",
+    )
+    return Architecture(model_type, (layout,))
+
+
+def _bert_like(model_type: str, *, positions_after_padding: bool) -> Architecture:
+    layout = StackLayout(
+        stack="encoder",
+        blocks="encoder.layer",
+        ffn_out="output.dense",
+        ffn_in="intermediate.dense",
+        attention_out="attention.output.dense",
+        head_width="attention.self.attention_head_size",
+    )
+    return Architecture(
+        model_type,
+        (layout,),
+        positions_after_padding=positions_after_padding,
+        ffn_chunked=True,
+        build_options={"add_pooling_layer": False},
+    )
+
+
+def _t5_stack(stack: StackName, ffn_index: int) -> StackLayout:
+    ffn = f"layer.{ffn_index}.DenseReluDense"
+    return StackLayout(
+        stack=stack,
+        blocks=f"{stack}.block",
+        ffn_out=f"{ffn}.wo",
+        ffn_in=f"{ffn}.wi",
+        ffn_gate=f"{ffn}.wi_0",
+        ffn_up=f"{ffn}.wi_1",
+        attention_out="layer.0.SelfAttention.o",
+        head_width="layer.0.SelfAttention.key_value_proj_dim",
+    )
+
+
+def _t5_like(model_type: str) -> Architecture:
+    return Architecture(model_type, (_t5_stack("encoder", 1), _t5_stack("decoder", 2)), max_positions=None)
+
+
+_OPT = Architecture(
+    "opt",
+    (
+        StackLayout(
+            stack="decoder",
+            blocks="decoder.layers",
+            ffn_out="fc2",
+            ffn_in="fc1",
+            attention_out="self_attn.out_proj",
+            head_width="self_attn.head_dim",
+        ),
+    ),
+    ffn_flattened=True,
+)
+_GPT2 = Architecture(
+    "gpt2",
+    (
+        StackLayout(
+            stack="decoder",
+            blocks="h",
+            ffn_out="mlp.c_proj",
+            ffn_in="mlp.c_fc",
+            attention_out="attn.c_proj",
+            head_width="attn.head_dim",
+        ),
+    ),
+)
+_GPT_NEO = Architecture(
+    "gpt_neo",
+    (
+        StackLayout(
+            stack="decoder",
+            blocks="h",
+            ffn_out="mlp.c_proj",
+            ffn_in="mlp.c_fc",
+            attention_out="attn.attention.out_proj",
+            head_width="attn.attention.head_dim",
+        ),
+    ),
+)
+_GPT_NEOX = Architecture(
+    "gpt_neox",
+    (
+        StackLayout(
+            stack="decoder",
+            blocks="layers",
+            ffn_out="mlp.dense_4h_to_h",
+            ffn_in="mlp.dense_h_to_4h",
+            attention_out="attention.dense",
+            head_width="attention.head_size",
+        ),
+    ),
+)
+_DISTILBERT = Architecture(
+    "distilbert",
+    (
+        StackLayout(
+            stack="encoder",
+            blocks="transformer.layer",
+            ffn_out="ffn.lin2",
+            ffn_in="ffn.lin1",
+            attention_out="attention.out_lin",
+            head_width="attention.attention_head_size",
+        ),
+    ),
+    ffn_chunked=True,
+)
+_LLAMA_LIKE = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "olmo",
+    "olmo2",
+    "olmo3",
+)
+_ROWS = (
+    _OPT,
+    _GPT2,
+    _GPT_NEO,
+    _GPT_NEOX,
+    _DISTILBERT,
+    _bert_like("bert", positions_after_padding=False),
+    _bert_like("roberta", positions_after_padding=True),
+    _bert_like("xlm-roberta", positions_after_padding=True),
+    _t5_like("t5"),
+    _t5_like("mt5"),
+    *(_llama_like(model_type) for model_type in _LLAMA_LIKE),
+)
+_TABLE: dict[str, Architecture] = {row.model_type: row for row in _ROWS}
+
+
+def known_architectures() -> tuple[str, ...]:
+    """Model types in the table, in alphabetical order."""
+    return tuple(sorted(_TABLE))
+
+
+def architecture_of(model_type: str) -> Architecture:
+    """Row of a `config.model_type`; ModelError lists the known ones and says how to add a row."""
+    if model_type not in _TABLE:
+        raise ModelError(
+            f"model type {model_type!r} is not in the site table; known: {', '.join(known_architectures())}. Add a row "
+            f"with modularity.models.register_architecture: it names the list of blocks and, in a block, the FFN and "
+            f"attention projections"
+        )
+    return _TABLE[model_type]
+
+
+def register_architecture(row: Architecture) -> None:
+    """Add a row to the table of this process; every later `load_model` and `describe_model` knows it.
+
+    In a job that runs on several processes, call it at import time of a module that all of them import.
+
+    Parameters
+    ----------
+    row : the paths of one `config.model_type`. With a layout as LLaMA's::
+
+        register_architecture(Architecture("my_model", (StackLayout(
+            stack="decoder", blocks="layers", ffn_out="mlp.down_proj", ffn_gate="mlp.gate_proj", ffn_up="mlp.up_proj",
+            attention_out="self_attn.o_proj", head_width="self_attn.head_dim"),)))
+
+    Raises
+    ------
+    InputError
+        The model type is known with other paths, a stack appears twice, or a layout names no in-projection.
+    """
+    problems = []
+    if row != _TABLE.get(row.model_type, row):
+        problems.append(f"model type {row.model_type!r} is already in the site table with other paths")
+    names = [layout.stack for layout in row.stacks]
+    if not names or len(set(names)) < len(names):
+        problems.append(f"model type {row.model_type!r} has stacks {names}, expected one or two different ones")
+    problems += [
+        f"{row.model_type}/{layout.stack} needs ffn_in, or ffn_gate and ffn_up for a gated FFN"
+        for layout in row.stacks
+        if layout.ffn_in is None and (layout.ffn_gate is None or layout.ffn_up is None)
+    ]
+    if problems:
+        raise InputError(problems)
+    _TABLE[row.model_type] = row

@@ -1,0 +1,96 @@
+"""What planning needs to know of a model, from its config alone: no weights are read, no memory is allocated.
+
+The module is built on torch's meta device, where tensors have shapes but no storage, and the site table is resolved on
+it as on a loaded one; so the two cannot disagree.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modularity.models.architectures import architecture_of
+from modularity.models.config import ModelConfig
+from modularity.models.loading import build_module, checkpoint_dtype
+from modularity.models.sites import SiteTable
+from modularity.models.source import Source, explained, find_source, read_hf_config
+from modularity.types import Site, SiteShape, StackName
+
+_SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Shapes and sizes of a model that has not been loaded."""
+
+    name: str
+    revision: str | None
+    """Commit hash of the hub repository where known, else the revision asked for."""
+    architecture: str
+    """`config.model_type`."""
+    stacks: tuple[StackName, ...]
+    shapes: Mapping[Site, SiteShape]
+    """Shape of every site, over all layers."""
+    n_parameters: int
+    """Parameters of the base model, tied ones counted once."""
+    n_embedding_parameters: int
+    """Of these, the input embedding: looked up, not multiplied."""
+    parameter_bytes: int
+    dtype: str
+    """Dtype of the weights; `float32` where neither config nor local weights say."""
+    max_positions: int | None
+    """Longest input in tokens; None = no limit (relative positions)."""
+    residual_width: int
+    """D of the first stack."""
+    vocabulary_size: int
+    """Rows of the input embedding."""
+    has_decoder: bool
+    """True where a stack is named `decoder`: causal models and encoder-decoder models."""
+
+
+def describe_model(config: ModelConfig) -> ModelDescription:
+    """Shapes of all sites, parameter count and bytes, from the config of the checkpoint alone.
+
+    Raises
+    ------
+    InputError, ModelError, SiteError
+        As `load_model`, as far as the config shows it.
+    """
+    source = find_source(config)
+    hf_config = read_hf_config(source)
+    architecture = architecture_of(hf_config.model_type)
+    dtype = checkpoint_dtype(config, hf_config) or _stored_dtype(source) or "float32"
+    with explained(source, "config"), torch.device("meta"):
+        module = build_module(hf_config, architecture, dtype=dtype, trust_remote_code=config.trust_remote_code)
+    sites = SiteTable(module, architecture)
+    embedding = module.get_input_embeddings().weight  # type: ignore[operator]  # a method of every Hugging Face model
+    parameters = tuple(module.parameters())
+    return ModelDescription(
+        name=config.name,
+        revision=getattr(hf_config, "_commit_hash", None) or config.revision,
+        architecture=architecture.model_type,
+        stacks=sites.stacks,
+        shapes={site: sites.shape(site) for site in sites.sites},
+        n_parameters=sum(parameter.numel() for parameter in parameters),
+        n_embedding_parameters=embedding.numel(),
+        parameter_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        dtype=dtype,
+        max_positions=architecture.longest_input(hf_config),
+        residual_width=sites.residual_width(sites.stacks[0]),
+        vocabulary_size=embedding.shape[0],
+        has_decoder="decoder" in sites.stacks,
+    )
+
+
+def _stored_dtype(source: Source) -> str | None:
+    """Dtype of the first floating-point tensor in a local safetensors file, which is what `auto` loads."""
+    files: list[Path] = sorted(source.folder.glob("*.safetensors")) if source.folder is not None else []
+    for path in files[:1]:
+        with path.open("rb") as file:
+            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        stored = (_SAFETENSORS_DTYPES.get(entry.get("dtype", "")) for entry in header.values())
+        return next((dtype for dtype in stored if dtype is not None), None)
+    return None
