@@ -1,5 +1,7 @@
 """Labelled text to examples, tokens and token batches."""
 
+from modularity.data.batches import row_ranges, token_batches
+from modularity.data.files import sample_names
 from modularity.data.functions import (
     Columns,
     Contrast,
@@ -11,8 +13,10 @@ from modularity.data.functions import (
     Pooling,
     SourceHalves,
 )
+from modularity.data.load import load_functions
 from modularity.data.template import T5_TEMPLATES
 from modularity.data.token_batch import Gather, Reduction, TokenBatch, TokenTable
+from modularity.data.tokenise import Tokenizer, tokenise
 
 __all__ = [
     "T5_TEMPLATES",
@@ -29,4 +33,10 @@ __all__ = [
     "SourceHalves",
     "TokenBatch",
     "TokenTable",
+    "Tokenizer",
+    "load_functions",
+    "row_ranges",
+    "sample_names",
+    "token_batches",
+    "tokenise",
 ]

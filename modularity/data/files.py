@@ -1,0 +1,117 @@
+"""Find and open the files of a source: local paths, globs, fsspec URIs and the samples that ship with the package."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import fsspec
+
+from modularity.data.functions import FunctionConfig, Half, SourceHalves
+from modularity.errors import InputError
+
+SAMPLE = "sample:"
+_WILDCARDS = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source."""
+
+    place: str
+    """How messages call it: as the user wrote it, or the match of a glob."""
+    half: Half | None
+    """The half that the source declares."""
+    system: Any
+    """fsspec file system; None for a shipped sample."""
+    path: str
+    """Path in that file system, or the file name of the sample."""
+
+    def read(self) -> bytes:
+        """Whole content, decompressed where the ending says so (.gz, .bz2, .xz, .zst).
+
+        Raises
+        ------
+        InputError
+            Missing, a folder, or unreadable; the message has the cause and the remedy.
+        """
+        try:
+            if self.system is None:
+                return (resources.files("modularity.data") / "samples" / self.path).read_bytes()
+            with self.system.open(self.path, "rb", compression="infer") as file:
+                content: bytes = file.read()
+                return content
+        except FileNotFoundError:
+            raise InputError(f"{self.place!r} does not exist; name a file, a glob or a URI{_whereabouts()}") from None
+        except IsADirectoryError:
+            raise InputError(
+                f"{self.place!r} is a folder; name its files, e.g. {self.place.rstrip('/')}/*.jsonl"
+            ) from None
+        except Exception as error:  # remote file systems raise classes of their own
+            raise InputError(
+                f"{self.place!r} cannot be read ({type(error).__name__}: {error}); check the path, the permissions "
+                "and the network"
+            ) from error
+
+
+def _whereabouts() -> str:
+    return f" (relative paths start at {os.getcwd()!r})"
+
+
+def source_files(config: FunctionConfig) -> Iterator[SourceFile | InputError]:
+    """Files of a source in order, globs sorted; a name that leads nowhere gives an InputError in its place."""
+    source = config.source
+    parts: list[tuple[Half | None, Any]] = [(None, source)]
+    if isinstance(source, SourceHalves):
+        parts = [("selection", source.selection), ("evaluation", source.evaluation)]
+    for half, names in parts:
+        for name in (names,) if isinstance(names, str) else names:
+            try:
+                yield from _files(name, half)
+            except InputError as error:
+                yield error
+
+
+def open_file(name: str) -> SourceFile:
+    """The one file that `name` (path, URI or `sample:<name>`) stands for; InputError when it is a glob of several."""
+    files = _files(name, None)
+    if len(files) != 1:
+        raise InputError(f"{name!r} stands for {len(files)} files, expected one")
+    return files[0]
+
+
+def sample_names() -> tuple[str, ...]:
+    """Names of the shipped samples, sorted; each is a source `sample:<name>`."""
+    folder = resources.files("modularity.data") / "samples"
+    if not folder.is_dir():
+        return ()
+    return tuple(sorted(file.name.removesuffix(".jsonl") for file in folder.iterdir() if file.name.endswith(".jsonl")))
+
+
+def _files(name: str, half: Half | None) -> list[SourceFile]:
+    if name.startswith(SAMPLE):
+        sample = name.removeprefix(SAMPLE)
+        if sample not in sample_names():
+            raise InputError(f"{name!r} is not a shipped sample; known: {', '.join(sample_names()) or 'none'}")
+        return [SourceFile(name, half, None, f"{sample}.jsonl")]
+    try:
+        system, path = fsspec.core.url_to_fs(os.path.expanduser(name))
+        if not _WILDCARDS & set(name):
+            return [SourceFile(name, half, system, path)]
+        matches = sorted(system.glob(path))
+    except Exception as error:  # unknown protocol, package of the protocol missing, no connection
+        raise InputError(
+            f"{name!r} cannot be opened ({type(error).__name__}: {error}); expected a path or a URI that fsspec knows"
+        ) from error
+    if not matches:
+        raise InputError(f"{name!r} matches no file{_whereabouts()}")
+    return [SourceFile(_shown(system, match), half, system, match) for match in matches]
+
+
+def _shown(system: Any, path: str) -> str:
+    if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
+        relative = os.path.relpath(path)
+        return path if relative.startswith("..") else relative
+    shown: str = system.unstrip_protocol(path)
+    return shown

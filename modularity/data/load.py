@@ -1,0 +1,168 @@
+"""Read and check functions: every problem of every function is reported before anything is computed."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from modularity.data.drafts import Draft, read_drafts
+from modularity.data.duplicates import without_duplicates
+from modularity.data.functions import Example, FunctionConfig, FunctionData
+from modularity.data.halves import capped, clusters, cut_clusters, split_halves
+from modularity.data.labels import LabelScheme, label_scheme, subfunction_labels
+from modularity.data.problems import Problems
+from modularity.errors import InputError
+from modularity.types import canonical_json
+
+
+def load_functions(configs: Iterable[FunctionConfig]) -> tuple[FunctionData, ...]:
+    """Read, check, cap and split functions.
+
+    Parameters
+    ----------
+    configs : the functions, with different names
+
+    Returns
+    -------
+    functions : in the order of the configs
+
+    Raises
+    ------
+    InputError
+        Everything that is wrong with any of them: files, columns, rows (`file:line`), duplicates, labels, halves. Up to
+        20 messages of each kind are shown, the others are counted.
+    """
+    configs = tuple(configs)
+    problems = Problems()
+    if not configs:
+        raise InputError("no function is named; expected at least one")
+    for name, count in Counter(config.name for config in configs).items():
+        if count > 1:
+            problems.add(name, "name", f"{count} functions have this name; give each its own")
+    functions = [_load(config, problems) for config in configs]
+    problems.raise_any()
+    return tuple(function for function in functions if function is not None)
+
+
+def _load(config: FunctionConfig, problems: Problems) -> FunctionData | None:
+    try:
+        scheme = label_scheme(config)
+    except InputError as error:
+        for message in error.problems:
+            problems.add(config.name, "labels", message)
+        return None
+    drafts, left_out = read_drafts(config, scheme, problems)
+    _check_ids(drafts, config, problems)
+    _check_asked(drafts, config, problems)
+    drafts = without_duplicates(drafts, config, problems, left_out)
+    drafts, names, labels_SE = _with_labels(drafts, scheme, config, left_out)
+    for value, (one, other) in cut_clusters(drafts).items():
+        problems.add(
+            config.name, "cut clusters", f"{other.source}: cluster {value!r} is in the other half too ({one.source})"
+        )
+    cluster_E = clusters(drafts)
+    selection_E = split_halves(drafts, cluster_E, seed=config.seed)
+    _check_counts(names, labels_SE, selection_E, config, problems)
+    if problems.count(config.name):
+        return None
+    notes = tuple(f"{count} left out: {reason}" for reason, count in sorted(left_out.items()))
+    return _function(config, drafts, names, labels_SE, selection_E, cluster_E, notes)
+
+
+def _check_ids(drafts: Sequence[Draft], config: FunctionConfig, problems: Problems) -> None:
+    first: dict[str, str] = {}
+    for draft in drafts:
+        other = first.setdefault(draft.id, draft.source)
+        if other != draft.source:
+            problems.add(
+                config.name, "repeated ids", f"{draft.source}: id {draft.id!r} is taken by {other}; ids must differ"
+            )
+
+
+def _check_asked(drafts: Sequence[Draft], config: FunctionConfig, problems: Problems) -> None:
+    seen = {draft.subfunction for draft in drafts}
+    for name in config.subfunctions or ():
+        if name not in seen:
+            problems.add(
+                config.name, "sub-function not found", f"no row of sub-function {name!r}, which subfunctions asks for"
+            )
+
+
+def _with_labels(
+    drafts: list[Draft], scheme: LabelScheme, config: FunctionConfig, left_out: Counter[str]
+) -> tuple[list[Draft], tuple[str, ...], npt.NDArray[np.int8]]:
+    """Examples that take part in a sub-function, capped, and their binary labels."""
+    if scheme.contrasts is not None:
+        sides = frozenset[str]().union(*(side for contrast in scheme.contrasts.values() for side in contrast))
+        left_out.update(f"label {draft.label!r} is in no sub-function" for draft in drafts if draft.label not in sides)
+        drafts = [draft for draft in drafts if draft.label in sides]
+    kept = capped(drafts, config.cap_per_label, seed=config.seed)
+    if len(kept) < len(drafts):
+        left_out[f"cap of {config.cap_per_label} per label"] += len(drafts) - len(kept)
+    labels, values = [draft.label for draft in kept], [draft.subfunction for draft in kept]
+    return kept, *subfunction_labels(scheme, labels, values, default=config.name)
+
+
+def _check_counts(
+    names: Sequence[str],
+    labels_SE: npt.NDArray[np.int8],
+    selection_E: npt.NDArray[np.bool_],
+    config: FunctionConfig,
+    problems: Problems,
+) -> None:
+    for name, labels_E in zip(names, labels_SE):
+        counts = {label: int((labels_E == label).sum()) for label in (0, 1)}
+        if not all(counts.values()):
+            problems.add(
+                config.name,
+                "single class",
+                f"sub-function {name!r} has a single class: {counts[1]} positive and {counts[0]} negative examples; "
+                "expected both",
+            )
+            continue
+        for half, in_half_E in (("selection", selection_E), ("evaluation", ~selection_E)):
+            for label, word in ((1, "positive"), (0, "negative")):
+                count = int(((labels_E == label) & in_half_E).sum())
+                if count < config.min_per_label:
+                    problems.add(
+                        config.name,
+                        "too few examples",
+                        f"sub-function {name!r} has {count} {word} examples in the {half} half, expected at least "
+                        f"{config.min_per_label}; add examples, leave it out of subfunctions, or lower min_per_label",
+                    )
+
+
+def _function(
+    config: FunctionConfig,
+    drafts: Sequence[Draft],
+    names: tuple[str, ...],
+    labels_SE: npt.NDArray[np.int8],
+    selection_E: npt.NDArray[np.bool_],
+    cluster_E: npt.NDArray[np.int32],
+    notes: tuple[str, ...],
+) -> FunctionData:
+    examples = tuple(_example(draft) for draft in drafts)
+    digest = hashlib.sha256()
+    parts = [[e.id, e.fingerprint, e.target, e.position] for e in examples]
+    digest.update(canonical_json([names, config.pooling.as_json(), parts]).encode())
+    for array in (labels_SE, selection_E, cluster_E):
+        digest.update(array.tobytes())
+    return FunctionData(
+        name=config.name,
+        kind=config.kind,
+        subfunctions=names,
+        examples=examples,
+        labels_SE=labels_SE,
+        selection_E=selection_E,
+        cluster_E=cluster_E,
+        fingerprint=digest.hexdigest()[:16],
+        pooling=config.pooling,
+        notes=notes,
+    )
+
+
+def _example(draft: Draft) -> Example:
+    fingerprint = hashlib.sha256(canonical_json(draft.text_key).encode()).hexdigest()[:16]
+    return Example(draft.id, draft.text, draft.text_pair, draft.target, draft.position, draft.source, fingerprint)
