@@ -83,17 +83,20 @@ def choose_matmul_mode(
     return default
 
 
-def apply_matmul_mode(mode: MatmulMode) -> None:
+def apply_matmul_mode(mode: MatmulMode, *, device: torch.device | str = "cpu") -> None:
     """Switch this process to a recorded route, after checking that it is as accurate on this machine.
 
     A worker calls it with the mode that the run recorded: it neither measures speed nor chooses anew, so that all
-    workers of a run compute in the same way.
+    workers of a run compute in the same way. Nothing is done where the model is on a GPU: there the same setting of
+    torch would turn on TF32, which has three digits.
 
     Raises
     ------
     NumericError
         This CPU computes less accurately in this mode than the default: the run must be made with matmul='highest'.
     """
+    if torch.device(device).type != "cpu":
+        return
     if mode.name == "onednn":
         operands = _operands(*mode.shape[1:])
         error, default_error = _error("onednn", *operands), _error("highest", *operands)
@@ -105,7 +108,7 @@ def apply_matmul_mode(mode: MatmulMode) -> None:
 def _inaccurate(error: float, default_error: float) -> str:
     return (
         f"matmul='onednn' has a largest error of {error:.1e} on this CPU, the default {default_error:.1e}; at most "
-        f"{MAX_ERROR_RATIO:g} times the default's is accepted (this CPU uses a shorter format for float32 products there). "
+        f"{MAX_ERROR_RATIO:g} times the default's is accepted: this CPU shortens the format there. "
         f"Use matmul='highest', or 'auto'"
     )
 
