@@ -1,0 +1,214 @@
+"""A folder on disk or a prefix of an object store, by one URI, with the few operations that a run needs.
+
+Everything goes through obstore, whose `mode="create"` is atomic on local folders (hard link) and on object stores
+(conditional PUT): that is what lets several workers agree who committed first. Credentials and endpoints come from the
+environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...) and are never recorded.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+import zarr.storage
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, from_url
+
+from modularity.errors import InputError, StoreError
+
+REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
+
+
+class MissingObjectError(StoreError):
+    """No object has the path that was asked for."""
+
+
+class Space:
+    """A folder or an object-store prefix; paths inside are relative, with `/`.
+
+    Parameters
+    ----------
+    uri : local path, `file:///path`, or `s3://bucket/prefix` (also gs://, az://, abfs://)
+
+    Raises
+    ------
+    InputError
+        The scheme is not known, or the URI holds a user name or password.
+    """
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        self.uri: str = _normal_uri(os.fspath(uri))
+        self.is_local: bool = "://" not in self.uri
+        self._store: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Only the address travels to other processes; each opens its own client."""
+        return {**self.__dict__, "_store": None}
+
+    def __repr__(self) -> str:
+        return f"Space({self.uri!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Space) and other.uri == self.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
+    def join(self, path: str) -> "Space":
+        """The space below `path`."""
+        return type(self)(f"{self.uri}/{path}")
+
+    def address(self, path: str) -> str:
+        """Full address of an object, for messages."""
+        return f"{self.uri}/{path}" if path else self.uri
+
+    def read(self, path: str) -> bytes:
+        """Whole object; MissingObjectError if there is none."""
+        with self._reading(path):
+            return bytes(obstore.get(self._opened(), path).bytes())
+
+    def read_range(self, path: str, start: int, stop: int) -> memoryview:
+        """Bytes start..stop of an object; MissingObjectError if there is none."""
+        with self._reading(path):
+            return memoryview(obstore.get_range(self._opened(), path, start=start, end=stop))
+
+    def read_tail(self, path: str, n_bytes: int) -> memoryview:
+        """Last `n_bytes` bytes of an object (all of it when shorter); MissingObjectError if there is none."""
+        with self._reading(path):
+            response = obstore.get(self._opened(), path, options={"range": {"suffix": n_bytes}})
+            return memoryview(response.bytes())
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write or replace an object; readers see the old or the new one, never a part."""
+        with self._failing("writing", path):
+            obstore.put(self._opened(create=True), path, data, use_multipart=False)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write an object unless it exists; True for exactly one of several racing callers."""
+        with self._failing("creating", path):
+            try:
+                obstore.put(self._opened(create=True), path, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+    def exists(self, path: str) -> bool:
+        """Whether an object has this path."""
+        try:
+            with self._reading(path):
+                obstore.head(self._opened(), path)
+        except MissingObjectError:
+            return False
+        return True
+
+    def list(self, prefix: str = "") -> tuple[str, ...]:
+        """Sorted paths of all objects below the folder `prefix`, at any depth; empty if there is none."""
+        if self.is_local and not Path(self.uri).is_dir():
+            return ()
+        with self._failing("listing", prefix):
+            batches = obstore.list(self._opened(), prefix or None)
+            return tuple(sorted(str(entry["path"]) for batch in batches for entry in batch))
+
+    def list_folders(self, prefix: str = "") -> tuple[str, ...]:
+        """Sorted paths of the folders directly below `prefix`; empty if there is none."""
+        if self.is_local and not Path(self.uri).is_dir():
+            return ()
+        with self._failing("listing", prefix):
+            found = obstore.list_with_delimiter(self._opened(), prefix or None)
+            return tuple(sorted(str(path).rstrip("/") for path in found["common_prefixes"]))
+
+    def is_empty(self) -> bool:
+        """Whether no object lies anywhere in the space."""
+        if self.is_local:
+            return not (Path(self.uri).exists() and any(Path(self.uri).iterdir()))
+        with self._failing("listing", ""):
+            return not any(len(batch) for batch in obstore.list(self._opened(), None))
+
+    def delete(self, path: str) -> None:
+        """Remove an object; nothing happens if there is none."""
+        try:
+            with self._reading(path):
+                obstore.delete(self._opened(), path)
+        except MissingObjectError:
+            return
+
+    def zarr_store(self, prefix: str = "", *, read_only: bool = False) -> Any:
+        """A zarr store on the same place (`LocalStore` on disk, `ObjectStore` otherwise)."""
+        place = self.join(prefix) if prefix else self
+        if place.is_local:
+            return zarr.storage.LocalStore(place.uri, read_only=read_only)
+        return zarr.storage.ObjectStore(place._opened(), read_only=read_only)
+
+    def _opened(self, *, create: bool = False) -> Any:
+        if self._store is None:
+            if not self.is_local:
+                self._store = from_url(self.uri, client_options=_client_options())
+            elif create or Path(self.uri).is_dir():
+                self._store = LocalStore(self.uri, mkdir=True)
+            else:
+                raise FileNotFoundError(self.uri)
+        return self._store
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        try:
+            with self._failing("reading", path):
+                yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingObjectError(f"{self.address(path)} does not exist") from None
+
+    @contextmanager
+    def _failing(self, verb: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            if verb == "reading":
+                raise
+            raise StoreError(f"{verb} {self.address(path)} failed: a part of the path is no folder") from None
+        except (BaseError, PermissionError, OSError, ValueError) as error:
+            cause = str(error).split("\n", 1)[0]
+            hint = (
+                "the path and its permissions" if self.is_local else "the address, and credentials in the environment"
+            )
+            raise StoreError(f"{verb} {self.address(path)} failed: {cause}; check {hint}") from None
+
+
+def open_space(uri: str | os.PathLike[str]) -> Space:
+    """The folder or object-store prefix at `uri`; nothing is read or created."""
+    return Space(uri)
+
+
+def _normal_uri(uri: str) -> str:
+    parts = urlsplit(uri)
+    if "://" not in uri:
+        return str(Path(uri).expanduser().absolute()) if uri else _refuse(uri)
+    if parts.scheme == "file":
+        return str(Path(unquote(parts.path)).absolute())
+    if parts.scheme not in REMOTE_SCHEMES or not parts.netloc:
+        _refuse(uri)
+    if "@" in parts.netloc and parts.scheme not in ("abfs", "abfss"):
+        raise InputError(
+            f"URI of bucket {parts.hostname!r} holds a user name or password; leave them out and set the "
+            "credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"
+        )
+    return uri.rstrip("/")
+
+
+def _refuse(uri: str) -> str:
+    known = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
+    raise InputError(
+        f"{uri!r} is no place to keep a run: expected a local path, file://, or bucket/prefix after {known}"
+    )
+
+
+def _client_options() -> dict[str, Any]:
+    # As a plain keyword `allow_http` breaks the pickling of an obstore client; as a client option it does not.
+    endpoint = (
+        os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or os.environ.get("AWS_ENDPOINT", "")
+    )
+    return {"allow_http": True} if endpoint.startswith("http://") else {}

@@ -1,0 +1,75 @@
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from modularity.errors import InputError, StoreError
+from modularity.store import MissingObjectError, Space, open_space
+
+
+def exercise(space: Space):
+    assert space.list() == ()
+    assert space.is_empty()
+    assert not space.exists("a/b.json")
+    with pytest.raises(MissingObjectError, match=r"a/b\.json does not exist"):
+        space.read("a/b.json")
+    space.write("a/b.json", b"0123456789")
+    space.write("a/c d+é.json", b"x")
+    assert space.exists("a/b.json")
+    assert bytes(space.read_range("a/b.json", 2, 5)) == b"234"
+    assert bytes(space.read_tail("a/b.json", 3)) == b"789"
+    assert space.list("a") == ("a/b.json", "a/c d+é.json")
+    assert space.join("a").list() == ("b.json", "c d+é.json")
+    assert space.list_folders() == ("a",)
+    assert space.list("nothing") == ()
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: space.create("commits/x.json", b"%d" % n), range(8)))
+    assert sum(won) == 1
+    assert space.read("commits/x.json") == b"%d" % won.index(True)
+    assert pickle.loads(pickle.dumps(space)).read("a/b.json") == b"0123456789"
+    space.delete("a/b.json")
+    space.delete("a/b.json")
+    assert not space.exists("a/b.json")
+    assert space.zarr_store("deeper") is not None
+
+
+def test_local_folder(tmp_path):
+    exercise(open_space(tmp_path / "new folder"))
+
+
+def test_reading_creates_no_folder(tmp_path):
+    space = open_space(tmp_path / "absent")
+    assert not space.exists("x")
+    assert space.is_empty()
+    assert not (tmp_path / "absent").exists()
+
+
+def test_file_uri_and_relative_path_are_the_same_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert open_space("run x") == open_space(f"file://{tmp_path}/run%20x") == open_space(tmp_path / "run x")
+
+
+@pytest.mark.parametrize("uri", ["ftp://host/x", "s3://", "", "http://host/run"])
+def test_unknown_place_is_refused(uri):
+    with pytest.raises(InputError, match="is no place to keep a run: expected a local path"):
+        open_space(uri)
+
+
+def test_credentials_in_the_uri_are_refused_and_not_repeated():
+    with pytest.raises(InputError, match="holds a user name or password") as caught:
+        open_space("s3://key:secret@bucket/run")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="check the path and its permissions"):
+        open_space(tmp_path / "run").write("x", b"")
+
+
+def test_file_in_the_way(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(StoreError, match=r"writing .*run/x failed"):
+        open_space(tmp_path / "run").write("x", b"")
