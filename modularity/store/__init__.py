@@ -1,0 +1,49 @@
+"""The store: one run under one URI, on disk or in an object store; see `docs/store_format.md`.
+
+run.json                                  manifest
+commits/<item id>.json                    one record per finished work item, made after its data
+activations/<function>/<stack>/<site>     Zarr v3 arrays (row, layer, units) with coordinates
+results/<name>/<array>                    Zarr v3 arrays, one chunk per block
+tables/<name>/<item id>.parquet           tidy rows
+"""
+
+from modularity.store.activations import RowCoordinates
+from modularity.store.export import TableFormat, table_bytes, table_text, write_table_file
+from modularity.store.layout import rows_per_item
+from modularity.store.ledger import ArrayWrite, CommitRecord, StoredObject, TableWrite
+from modularity.store.manifest import SCHEMA_VERSION, Manifest, RunState
+from modularity.store.query import query
+from modularity.store.results import ResultArray
+from modularity.store.run import Run, content_hash, create_run, open_run
+from modularity.store.space import MissingObjectError, Space, open_space
+from modularity.store.sql import sql
+from modularity.store.verify import StoreProblem, StoreReport, verify_store
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "ArrayWrite",
+    "CommitRecord",
+    "Manifest",
+    "MissingObjectError",
+    "ResultArray",
+    "RowCoordinates",
+    "Run",
+    "RunState",
+    "Space",
+    "StoreProblem",
+    "StoreReport",
+    "StoredObject",
+    "TableFormat",
+    "TableWrite",
+    "content_hash",
+    "create_run",
+    "open_run",
+    "open_space",
+    "query",
+    "rows_per_item",
+    "sql",
+    "table_bytes",
+    "table_text",
+    "verify_store",
+    "write_table_file",
+]

@@ -1,0 +1,130 @@
+"""Verification of a run against its own records: every object re-read and hashed; neither model nor data is needed."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from modularity.errors import StoreError
+from modularity.store.arrays import default_threads, open_group, parallel_map, read_coordinates
+from modularity.store.groups import group_paths
+from modularity.store.ledger import CommitRecord, StoredObject
+from modularity.store.run import Run
+from modularity.store.space import MissingObjectError
+from modularity.types import content_digest
+
+
+@dataclass(frozen=True)
+class StoreProblem:
+    """One thing that is not as it was recorded."""
+
+    item: str
+    """Id of the item that wrote it; empty for coordinates and metadata."""
+    path: str
+    """Relative to the run."""
+    message: str
+    """What is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class StoreReport:
+    """What a verification found."""
+
+    n_items: int
+    """Committed items."""
+    n_checked: int
+    """Items whose objects were read and hashed."""
+    n_objects: int
+    """Objects read."""
+    n_bytes: int
+    """Bytes read."""
+    problems: tuple[StoreProblem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        head = f"{self.n_checked} of {self.n_items} items, {self.n_objects} objects, {self.n_bytes / 1e6:.1f} MB read"
+        if self.ok:
+            return f"{head}: all as recorded"
+        lines = "\n".join(f"  {problem.message}" for problem in self.problems)
+        return f"{head}: {len(self.problems)} problems\n{lines}"
+
+
+def verify_store(run: Run, *, sample: int | None = None, seed: int = 0, n_threads: int | None = None) -> StoreReport:
+    """Re-read what committed items wrote and compare hashes; coordinates and array metadata are always checked.
+
+    Parameters
+    ----------
+    run : the run
+    sample : number of items to check, drawn with `seed`; None = all
+
+    Returns
+    -------
+    report : counts and every problem found; damaged commit records are problems too, not exceptions
+    """
+    threads = n_threads or default_threads(run.space)
+    records, problems = _records(run)
+    ids = list(records)
+    if sample is not None and sample < len(ids):
+        picked = np.random.default_rng(seed).choice(len(ids), size=max(0, sample), replace=False)
+        ids = [ids[position] for position in sorted(picked)]
+    work = [(item_id, stored) for item_id in ids for stored in records[item_id].objects]
+    checked = parallel_map(lambda pair: _check_object(run, records[pair[0]], pair[1]), work, threads)
+    problems += [problem for problem, _ in checked if problem is not None]
+    for path in group_paths(run.space):
+        problems += _check_group(run, path)
+    return StoreReport(
+        n_items=len(run.committed_ids()),
+        n_checked=len(ids),
+        n_objects=len(work),
+        n_bytes=sum(n_bytes for _, n_bytes in checked),
+        problems=tuple(problems),
+    )
+
+
+def _records(run: Run) -> tuple[dict[str, CommitRecord], list[StoreProblem]]:
+    records, problems = {}, []
+    for item_id in sorted(run.committed_ids()):
+        try:
+            records[item_id] = run.ledger.record(item_id)
+        except StoreError as error:
+            problems.append(StoreProblem(item_id, f"commits/{item_id}.json", str(error)))
+    return records, problems
+
+
+def _check_object(run: Run, record: CommitRecord, stored: StoredObject) -> tuple[StoreProblem | None, int]:
+    redo = f"restore it, or delete commits/{record.item.id}.json and run the job again"
+    where = f"{run.space.address(stored.path)} of item {record.item.id} ({record.item})"
+    try:
+        data = run.space.read(stored.path)
+    except MissingObjectError:
+        return StoreProblem(record.item.id, stored.path, f"{where} is missing; {redo}"), 0
+    except StoreError as error:
+        return StoreProblem(record.item.id, stored.path, f"{where}: {error}"), 0
+    if hashlib.sha256(data).hexdigest() == stored.sha256:
+        return None, len(data)
+    size = "" if len(data) == stored.n_bytes else f" ({len(data)} bytes instead of {stored.n_bytes})"
+    return StoreProblem(record.item.id, stored.path, f"{where} does not match its recorded hash{size}; {redo}"), len(
+        data
+    )
+
+
+def _check_group(run: Run, path: str) -> list[StoreProblem]:
+    address = run.space.address(path)
+    try:
+        group = open_group(run.space, path, f"{address} holds no group")
+        if "modularity:spec" not in group.attrs:
+            return []
+        content = group.attrs["modularity:content"]
+        changed = [name for name, spec in content["arrays"].items() if list(group[name].shape) != spec["shape"]]
+        for _ in read_coordinates(run.space, group, path):
+            pass
+    except (StoreError, KeyError, ValueError) as error:
+        return [StoreProblem("", path, f"{address}: {error}")]
+    messages = [f"{address}/{name} has another shape than recorded; restore its zarr.json" for name in changed]
+    if content_digest(content) != group.attrs["modularity:spec"]:
+        messages.append(f"{address}/zarr.json was changed, it does not match its digest; restore it from a copy")
+    return [StoreProblem("", path, message) for message in messages]

@@ -1,0 +1,56 @@
+"""The same run on an S3 server in this process: writes, resume, damage, verification, plain zarr readers."""
+
+import numpy as np
+import pytest
+import store_demo
+from test_space import exercise
+
+from modularity.errors import StoreError
+from modularity.store import open_run, open_space, query, verify_store
+
+moto_server = pytest.importorskip("moto.server")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    import boto3
+
+    settings = {
+        "HOME": str(tmp_path),
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "not-in-any-file",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="runs")
+    yield "s3://runs/some folder"
+    server.stop()
+
+
+def test_space_on_s3(bucket):
+    exercise(open_space(bucket))
+
+
+def test_run_on_s3_equals_run_on_disk(bucket, run):
+    remote = store_demo.finish_demo(store_demo.create_demo(f"{bucket}/run"))
+    assert remote.content_hash() == run.content_hash()
+    opened = open_run(f"{bucket}/run")
+    np.testing.assert_array_equal(opened.activations("demo")["ffn.neurons"][3:9, 1].values, store_demo.values()[3:9, 1])
+    assert query(opened, function="demo", layer=0, neuron=7, example="e3")["value"].to_pylist() == [
+        pytest.approx(float(store_demo.values()[3, 0, 7]))
+    ]
+    assert opened.table("rows").equals(run.table("rows"))
+    assert verify_store(opened).ok
+    assert all(b"not-in-any-file" not in opened.space.read(p) for p in opened.space.list() if p.endswith(".json"))
+    path = "activations/demo/encoder/ffn.neurons/c/1/0/0"
+    opened.space.delete(path)
+    assert [problem.path for problem in verify_store(opened).problems] == [path]
+    with pytest.raises(StoreError, match="the object is missing, although item capture-"):
+        opened.read_activations("demo", store_demo.NEURONS, layer=0)
