@@ -1,12 +1,25 @@
-"""Loading checkpoints; the site table: where each architecture keeps its sites."""
+"""Loading checkpoints; the site table: where each architecture keeps its sites.
 
-from modularity.models.architectures import Architecture, StackLayout, known_architectures, register_architecture
-from modularity.models.config import ModelConfig
-from modularity.models.description import ModelDescription, describe_model
-from modularity.models.loading import LoadedModel, ModelIdentity, load_model, wrap_model
-from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode
-from modularity.models.sites import SiteTable
-from modularity.models.taps import Tap, firing_order
+Names are imported when first used: a config is validated at once, while torch and transformers take seconds to load.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modularity.models.architectures import (
+        Architecture,
+        StackLayout,
+        architecture_of,
+        known_architectures,
+        register_architecture,
+    )
+    from modularity.models.config import ModelConfig
+    from modularity.models.description import ModelDescription, describe_model
+    from modularity.models.loading import LoadedModel, ModelIdentity, load_model, wrap_model
+    from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode
+    from modularity.models.sites import SiteTable
+    from modularity.models.taps import Tap, firing_order
 
 __all__ = [
     "Architecture",
@@ -19,6 +32,7 @@ __all__ = [
     "StackLayout",
     "Tap",
     "apply_matmul_mode",
+    "architecture_of",
     "choose_matmul_mode",
     "describe_model",
     "firing_order",
@@ -27,3 +41,21 @@ __all__ = [
     "register_architecture",
     "wrap_model",
 ]
+
+_MODULES = {
+    "architectures": ("Architecture", "StackLayout", "architecture_of", "known_architectures", "register_architecture"),
+    "config": ("ModelConfig",),
+    "description": ("ModelDescription", "describe_model"),
+    "loading": ("LoadedModel", "ModelIdentity", "load_model", "wrap_model"),
+    "numerics": ("MatmulMode", "apply_matmul_mode", "choose_matmul_mode"),
+    "sites": ("SiteTable",),
+    "taps": ("Tap", "firing_order"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Public name `name`, from the module that defines it."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -16,7 +16,7 @@ from modularity.models.architectures import architecture_of
 from modularity.models.config import ModelConfig
 from modularity.models.loading import build_module, checkpoint_dtype
 from modularity.models.sites import SiteTable
-from modularity.models.source import Source, explained, find_source, read_hf_config
+from modularity.models.source import Source, explained, find_source, pinned, read_hf_config
 from modularity.types import Site, SiteShape, StackName
 
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -70,7 +70,7 @@ def describe_model(config: ModelConfig) -> ModelDescription:
     parameters = tuple(module.parameters())
     return ModelDescription(
         name=config.name,
-        revision=getattr(hf_config, "_commit_hash", None) or config.revision,
+        revision=pinned(source).commit or config.revision,
         architecture=architecture.model_type,
         stacks=sites.stacks,
         shapes={site: sites.shape(site) for site in sites.sites},

@@ -24,6 +24,7 @@ from modularity.models.source import (
     check_weight_files,
     explained,
     find_source,
+    pinned,
     read_hf_config,
 )
 
@@ -96,7 +97,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
     source = find_source(config)
     hf_config = read_hf_config(source)
     architecture = architecture_of(hf_config.model_type)
-    commit = getattr(hf_config, "_commit_hash", None)
+    source = pinned(source)
     device = _device(config)
     tokenizer = _load_tokenizer(config, source)
     module = (
@@ -104,7 +105,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
     )
     if config.device_map is None:
         module = module.to(device)
-    return _assemble(module, tokenizer, config, architecture, revision=commit or config.revision)
+    return _assemble(module, tokenizer, config, architecture, revision=source.commit or config.revision)
 
 
 def wrap_model(module: nn.Module, tokenizer: Any, *, name: str) -> LoadedModel:
@@ -216,9 +217,7 @@ def _device(config: ModelConfig) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
-            raise ModelError(
-                f"device={config.device!r}: torch sees {count} CUDA devices here; use device='cpu' or 'auto'"
-            )
+            raise ModelError(f"device={config.device!r}: torch sees {count} CUDA devices; use device='cpu' or 'auto'")
     return device
 
 

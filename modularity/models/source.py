@@ -9,11 +9,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, get_session
+from huggingface_hub import constants, get_session, try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
@@ -36,6 +36,8 @@ class Source:
     offline: str | None
     """Why the hub cannot be reached; None if it can, or is not needed."""
     options: Mapping[str, Any]
+    commit: str | None = None
+    """Commit hash of the hub repository, known once a file of it is in the cache."""
 
 
 def find_source(config: ModelConfig, name: str | None = None) -> Source:
@@ -145,6 +147,21 @@ def read_hf_config(source: Source) -> Any:
         )
     with explained(source, "config"):
         return AutoConfig.from_pretrained(source.name, **source.options)
+
+
+def pinned(source: Source) -> Source:
+    """Source at the commit whose config is in the cache: weights and tokenizer are then of the same commit.
+
+    A branch can move between two downloads. Folders, and sources without a revision, stay as they are.
+    """
+    if source.folder is not None or "revision" not in source.options:
+        return source
+    revision = source.options["revision"]
+    path = try_to_load_from_cache(source.name, "config.json", source.options["cache_dir"], revision)
+    found = re.search(r"snapshots[/\\]([0-9a-f]{40})[/\\]", str(path))
+    if found is None:
+        return source
+    return replace(source, commit=found[1], options={**source.options, "revision": found[1]})
 
 
 def check_weight_files(source: Source, *, allow_pickle: bool) -> None:
