@@ -2,8 +2,8 @@
 
 Work items are ranges of rows. Within one, examples are sorted by length, the longest first, so that a batch that does
 not fit fails at once and buffers are reused. Where there are enough examples of one length, batches of that length
-alone need no padding; the rest is merged with neighbouring lengths so that padding plus a fixed price for every batch is
-least (dynamic programming over the distinct lengths). The same range gives the same batches everywhere.
+alone need no padding; the rest is merged with neighbouring lengths so that padding plus a fixed price for every batch
+is least (dynamic programming over the distinct lengths). The same range gives the same batches everywhere.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ import numpy.typing as npt
 from modularity.data.token_batch import Gather, TokenBatch, TokenTable
 from modularity.errors import DataError
 
-BATCH_PRICE_TOKENS = 64
-"""What one more batch is worth in padding."""
+BATCH_PRICE = 1 / 128
+"""What one more batch is worth in padding, as a share of the token budget: the budget is what fills the device."""
 
 
 def row_ranges(n_rows: int, rows_per_item: int) -> list[tuple[int, int]]:
@@ -96,6 +96,7 @@ def _merge(
 ) -> list[tuple[int, int]]:
     """Cut groups of descending length into runs under the budget, with the least padding plus price of batches."""
     n_groups = len(lengths_G)
+    price = int(tokens_per_batch * BATCH_PRICE)
     examples = np.concatenate([[0], np.cumsum(counts_G)])
     cost = np.full(n_groups + 1, np.iinfo(np.int64).max, np.int64)
     cost[0] = 0
@@ -103,7 +104,7 @@ def _merge(
     for one in range(n_groups):
         stop = int(np.searchsorted(examples, examples[one] + tokens_per_batch // int(lengths_G[one]), side="right"))
         others = np.arange(one + 1, max(stop, one + 2))
-        new = cost[one] + (examples[others] - examples[one]) * lengths_G[one] + BATCH_PRICE_TOKENS
+        new = cost[one] + (examples[others] - examples[one]) * lengths_G[one] + price
         better = others[new < cost[others]]
         cost[better] = new[new < cost[others]]
         origin[better] = one

@@ -85,9 +85,9 @@ def read_rows(file: SourceFile, declared: Format | None, *, wanted: Collection[s
     InputError
         The file is missing, unreadable, not of its format, or has no rows.
     """
+    content = file.read()
     kind = file_format(file.path if file.system is None else file.place, declared)
     rows = Rows(file.place)
-    content = file.read()
     if kind in ("parquet", "arrow"):
         _read_columnar(content, rows, kind, wanted)
     else:
