@@ -3,6 +3,16 @@
 from modularity.experts.assignment import balanced_assignment, require_divisible
 from modularity.experts.balanced_kmeans import BalancedKmeans, balanced_kmeans, fit_balanced_kmeans
 from modularity.experts.controls import UnbalancedPartition, kmeans_partition, shuffled_weight_partition
+from modularity.experts.functional import (
+    FunctionalExperts,
+    binomial_critical_count,
+    concentration_index,
+    corrected_functional,
+    functional_experts,
+    functional_experts_pooled,
+    hypergeometric_critical_count,
+    modularisation,
+)
 from modularity.experts.partitions import (
     adjusted_rand,
     expert_predictivity,
@@ -10,19 +20,37 @@ from modularity.experts.partitions import (
     normalise_rows,
     random_partition,
 )
+from modularity.experts.random_baseline import RandomPartitionBaseline, random_partition_baseline
+from modularity.experts.relabelling import Relabelling, Tested, relabelling
+from modularity.experts.sensitivity import FractionRow, top_fraction_sensitivity
 
 __all__ = [
     "BalancedKmeans",
+    "FractionRow",
+    "FunctionalExperts",
+    "RandomPartitionBaseline",
+    "Relabelling",
+    "Tested",
     "UnbalancedPartition",
     "adjusted_rand",
     "balanced_assignment",
     "balanced_kmeans",
+    "binomial_critical_count",
+    "concentration_index",
+    "corrected_functional",
     "expert_predictivity",
     "fit_balanced_kmeans",
+    "functional_experts",
+    "functional_experts_pooled",
+    "hypergeometric_critical_count",
     "inertia",
     "kmeans_partition",
+    "modularisation",
     "normalise_rows",
     "random_partition",
+    "random_partition_baseline",
+    "relabelling",
     "require_divisible",
     "shuffled_weight_partition",
+    "top_fraction_sensitivity",
 ]
