@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from modularity.config import validate_config
@@ -46,11 +46,6 @@ def load(write_jsonl: Callable[..., str]) -> Callable[..., FunctionData]:
     return load_one
 
 
-def balanced(n_per_label: int = 4, **extra: Any) -> list[dict[str, Any]]:
-    """Rows with texts of their own and labels 0 and 1 in turn."""
-    return [{"text": f"text number {n}", "label": n % 2, **extra} for n in range(2 * n_per_label)]
-
-
 def _tokenizer(eos: bool, mask: bool) -> PreTrainedTokenizerFast:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -58,6 +53,7 @@ def _tokenizer(eos: bool, mask: bool) -> PreTrainedTokenizerFast:
         dict.fromkeys([*special, *WORDS, *letters, *("##" + letter for letter in letters), *"0123456789.,"])
     )
     core = Tokenizer(models.WordPiece({word: n for n, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    core.normalizer = normalizers.BertNormalizer(clean_text=True, lowercase=False)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     single, pair = ("$A [SEP]", "$A $B:1 [SEP]:1") if eos else ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1")
     core.post_processor = processors.TemplateProcessing(
@@ -65,7 +61,8 @@ def _tokenizer(eos: bool, mask: bool) -> PreTrainedTokenizerFast:
     )
     names = {"unk_token": "[UNK]", "pad_token": "[PAD]"} | ({"mask_token": "[MASK]"} if mask else {})
     names |= {"eos_token": "[SEP]"} if eos else {"cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=core, **names)
+    inputs = ["input_ids", "attention_mask"] if eos else ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=core, model_input_names=inputs, **names)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,123 @@
+"""Public data sets from a folder beside the checkout, in the shapes in which they are published."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from modularity.config import validate_config
+from modularity.data import (
+    T5_TEMPLATES,
+    FunctionConfig,
+    FunctionData,
+    load_functions,
+    row_ranges,
+    token_batches,
+    tokenise,
+)
+from modularity.errors import InputError
+
+pytestmark = pytest.mark.shared_data
+SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "data"
+NLI = {
+    "neutral-vs-rest": {"positive": ["neutral"], "negative": ["entailment", "contradiction"]},
+    "entailment-vs-contradiction": {"positive": ["entailment"], "negative": ["contradiction"]},
+}
+PAIRS = ("mrpc", "qqp", "qnli", "rte")
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Any:
+    return AutoTokenizer.from_pretrained(SHARED / "tokenizers" / "gpt2")
+
+
+def classification(name: str, **config: Any) -> FunctionData:
+    folder = SHARED / "classification" / name
+    values = {
+        "name": name,
+        "kind": "task",
+        "source": {"selection": str(folder / "train.jsonl"), "evaluation": str(folder / "dev.jsonl")},
+        "label_names": str(folder / "labels.json"),
+        **config,
+    }
+    (function,) = load_functions([validate_config(FunctionConfig, values)])
+    return function
+
+
+@pytest.mark.parametrize("name", ["sst2", "cola", *PAIRS])
+def test_binary_tasks_with_their_task_strings(name: str) -> None:
+    columns = {"text_pair": "text_pair"} if name in PAIRS else {}
+    function = classification(name, columns=columns, template=T5_TEMPLATES[name], cap_per_label=300)
+    assert function.subfunctions == (name,)
+    assert (function.labels_SE == 1).sum() == (function.labels_SE == 0).sum() == 300
+    assert 0.6 < function.selection_E.mean() < 0.95
+    assert function.examples[0].text.startswith(f"{name} ")
+
+
+def test_natural_language_inference() -> None:
+    function = classification("mnli", columns={"text_pair": "text_pair"}, labels=NLI, cap_per_label=1000)
+    assert [int((row >= 0).sum()) for row in function.labels_SE] == [3000, 2000]
+
+
+def test_topics_each_against_the_rest() -> None:
+    assert len(classification("ag_news", labels="one_vs_rest").subfunctions) == 4
+    names = json.loads((SHARED / "classification/dbpedia14/labels.json").read_text())
+    assert classification("dbpedia14", labels="one_vs_rest").subfunctions == tuple(names.values())
+
+
+def test_word_senses_by_span(gpt2: Any) -> None:
+    config = {
+        "name": "senses",
+        "kind": "semantic",
+        "source": str(SHARED / "word_senses" / "samples.jsonl"),
+        "columns": {"subfunction": "key", "target_start": "start", "target_end": "end"},
+        "pooling": {"kind": "span"},
+    }
+    (function,) = load_functions([validate_config(FunctionConfig, config)])
+    assert (len(function.subfunctions), function.n_examples) == (60, 11795)
+    for labels_E in function.labels_SE:
+        for label in (0, 1):
+            half = function.selection_E[labels_E == label]
+            assert abs(2 * int(half.sum()) - len(half)) <= 2, "texts with several marked words go as one"
+    table = tokenise(function, gpt2, max_tokens=256)
+    assert table.pool_mask is not None
+    for index in range(0, 11795, 131):
+        example = function.examples[index]
+        assert example.target is not None
+        begin, end = table.offsets_E1[index : index + 2]
+        word = gpt2.decode(table.token_ids[begin:end][table.pool_mask[begin:end]].tolist())
+        assert example.text[slice(*example.target)] in word
+
+
+def test_statements_by_relation_repeat_and_contradict(gpt2: Any) -> None:
+    config = {
+        "name": "facts",
+        "kind": "knowledge",
+        "source": str(SHARED / "knowledge" / "statements.jsonl"),
+        "columns": {"subfunction": "relation", "cluster": "subject"},
+    }
+    with pytest.raises(InputError, match=r"statements.jsonl:\d+: text .* repeats .*statements.jsonl:\d+; remove one"):
+        load_functions([validate_config(FunctionConfig, config)])
+    (function,) = load_functions([validate_config(FunctionConfig, {**config, "duplicates": "drop"})])
+    assert len(function.subfunctions) == 39
+    assert any("repeated examples" in note for note in function.notes)
+    table = tokenise(function, gpt2, max_tokens=64)
+    rows: list[int] = []
+    padded = 0
+    for start, stop in row_ranges(table.n_rows, 1024):
+        for batch in token_batches(table, start, stop, tokens_per_batch=4096, pad_id=0):
+            rows += batch.row_ids.tolist()
+            padded += batch.input_ids_BT.size
+    assert sorted(rows) == list(range(function.n_examples))
+    assert padded < 1.02 * table.n_tokens
+    halves = [set(function.cluster_E[half].tolist()) for half in (function.selection_E, ~function.selection_E)]
+    assert not halves[0] & halves[1]
+    assert np.array_equal(np.unique(function.labels_SE), [-1, 0, 1])
+
+
+def test_minimal_pairs_of_two_columns_are_refused_with_the_columns_that_exist() -> None:
+    with pytest.raises(InputError, match=r"no column 'text' \(role text\); it has 'paradigm'.*'good', 'bad'"):
+        load_functions([FunctionConfig(name="blimp", source=str(SHARED / "circuits" / "blimp.jsonl"))])
