@@ -1,0 +1,201 @@
+"""Headline sentences computed from the numbers of a report, with their uncertainty and their chance level.
+
+A sentence says that something was found only where its p-value is at most 0.05 after Holm's (1979) correction over the
+functions of the same family of sentences; otherwise it says that chance was not excluded, or that nothing was tested.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from modularity.report.content import (
+    ExpertCurve,
+    Finding,
+    FloatArray,
+    FunctionCurve,
+    OverlapMatrix,
+    ReportContent,
+    SensitivityCurve,
+    Strength,
+)
+from modularity.report.wording import count, joined, number, p_value, percent, plural, significant, with_interval
+
+LEVEL = 0.05
+
+
+def headline_findings(content: ReportContent) -> tuple[Finding, ...]:
+    """The findings of a report: predictivity, overlap, experts, sensitivity, then those that the content brings along.
+
+    Parameters
+    ----------
+    content : the report; parts that are empty give no sentence
+
+    Returns
+    -------
+    findings : one sentence group each, with what its test says (`supported`, `unsupported`, `descriptive`)
+    """
+    found: list[Finding] = []
+    adjusted = holm([curve.p_value for curve in content.curves])
+    found += [_curve_finding(content, curve, p) for curve, p in zip(content.curves, adjusted)]
+    found += [f for f in (_significant_neurons(content),) if f]
+    found += [f for f in map(_overlap_finding, content.overlaps) if f][:1]
+    adjusted = holm([curve.p_value for curve in content.expert_curves])
+    found += [
+        _expert_finding(curve, p, len(content.expert_curves)) for curve, p in zip(content.expert_curves, adjusted)
+    ]
+    found += [f for f in (_sensitivity_finding(content.sensitivity),) if f]
+    return (*found, *content.findings)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjusted p-values; missing ones stay None and do not count in the family."""
+    known = sorted((value, index) for index, value in enumerate(p_values) if value is not None and math.isfinite(value))
+    adjusted: list[float | None] = [None] * len(p_values)
+    running = 0.0
+    for rank, (value, index) in enumerate(known):
+        running = max(running, min(1.0, (len(known) - rank) * value))
+        adjusted[index] = running
+    return adjusted
+
+
+def best_layer(curve: FunctionCurve) -> int | None:
+    """Position in `layers` of the best layer, chosen on selection examples where known; None when all are missing."""
+    chosen = curve.best_L if curve.selection_L is None else curve.selection_L
+    usable = np.where(np.isfinite(chosen) & np.isfinite(curve.best_L), chosen, -np.inf)
+    return int(usable.argmax()) if np.isfinite(usable).any() else None
+
+
+def _strength(adjusted: float | None) -> Strength:
+    return "descriptive" if adjusted is None else "supported" if adjusted <= LEVEL else "unsupported"
+
+
+def _p_text(raw: float | None, adjusted: float | None, family: int) -> str:
+    """P and, in a family of several, its corrected value: `p = 0.005, corrected 0.015`."""
+    if raw is None or adjusted is None or family < 2:
+        return p_value(raw)
+    return f"{p_value(raw)}, corrected {p_value(adjusted).removeprefix('p = ').removeprefix('p ')}"
+
+
+def _mean(values: FloatArray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else math.nan
+
+
+def _curve_finding(content: ReportContent, curve: FunctionCurve, adjusted: float | None) -> Finding:
+    at = best_layer(curve)
+    if at is None:
+        text = f"{curve.function}: no {content.metric} could be computed in any layer."
+        return Finding(text, "descriptive", curve.function, "predictivity")
+    family = sum(each.p_value is not None for each in content.curves)
+    value = with_interval(curve.best_L[at], curve.low_L[at], curve.high_L[at])
+    what = f"its {plural(curve.n_subfunctions, 'sub-function')}" if curve.n_subfunctions > 1 else "its sub-function"
+    layer = f"layer {curve.layers[at]}"
+    where = (
+        f"the best neuron of the only layer captured ({layer})"
+        if len(curve.layers) == 1
+        else f"the best neuron of the best layer ({layer})"
+    )
+    chance = _chance_clause(curve, at)
+    p = f" ({_p_text(curve.p_value, adjusted, family)})" if curve.p_value is not None else ""
+    strength = _strength(adjusted)
+    reached = f"{content.metric} {value} on held-out examples; {chance}"
+    text = {
+        "supported": f"{where} separates {what} with {reached}{p}",
+        "unsupported": f"chance is not excluded; {where} reaches {reached}{p}",
+        "descriptive": f"{where} reaches {reached}; no test was run",
+    }[strength]
+    return Finding(f"{curve.function}: {text}.", strength, curve.function, "predictivity")
+
+
+def _chance_clause(curve: FunctionCurve, at: int) -> str:
+    null = float(curve.null_L[at])
+    if not math.isfinite(null):
+        return "no chance level was computed"
+    best_of = f"chance for the best of {count(curve.n_neurons)} neurons is {number(null)}"
+    if curve.selection_L is None:
+        return best_of
+    return f"where the neurons were chosen they reach {number(float(curve.selection_L[at]))}, and {best_of}"
+
+
+def _significant_neurons(content: ReportContent) -> Finding | None:
+    known = [(each.name, each.n_significant)
+             for each in content.functions if each.n_significant is not None]  # fmt: skip
+    if not known:
+        return None
+    total = content.run.n_neurons
+    parts = [f"{count(n)} ({percent(n / total)}) for {name}" for name, n in known]
+    text = (
+        f"Of {count(total)} neurons, those that predict at least one sub-function beyond chance at a false discovery "
+        f"rate of {percent(content.run.fdr, 0)} number {joined(parts)}."
+    )
+    return Finding(text, "descriptive", section="predictivity")
+
+
+def within_between(matrix: OverlapMatrix) -> tuple[float, float]:
+    """Mean overlap of pairs within one function and of pairs of different functions, self-pairs left out."""
+    groups = np.array(matrix.groups)
+    same = groups[:, None] == groups[None, :]
+    within = same & ~np.eye(len(groups), dtype=bool) if matrix.self_pairs else same
+    return _mean(matrix.value_SS[within]), _mean(matrix.value_SS[~same])
+
+
+def _overlap_finding(matrix: OverlapMatrix) -> Finding | None:
+    within, between = within_between(matrix)
+    if matrix.block_p_value is None or not (math.isfinite(within) and math.isfinite(between)):
+        return None
+    strength = _strength(matrix.block_p_value)
+    means = f"{significant(within, 2)} within a function and {significant(between, 2)} between functions"
+    chance = f"chance is {significant(matrix.chance, 2)} ({p_value(matrix.block_p_value)})"
+    if strength == "supported":
+        lead = "Sub-functions of one function use more of the same neurons than sub-functions of different functions"
+    else:
+        lead = (
+            "Sub-functions of one function do not share clearly more neurons than sub-functions of different functions"
+        )
+    return Finding(f"{lead}: mean {matrix.statistic} {means}; {chance}.", strength, section="overlap")
+
+
+def _expert_finding(curve: ExpertCurve, adjusted: float | None, family: int) -> Finding:
+    degree, proportion = _mean(curve.degree_L), _mean(curve.proportion_L)
+    if not math.isfinite(proportion):
+        return Finding(
+            f"{curve.function}: functional experts could not be computed.", "descriptive", curve.function, "experts"
+        )
+    over = "on average over layers" if len(curve.layers) > 1 else f"in layer {curve.layers[0]}"
+    controls = [
+        f"{percent(_mean(c.proportion_L), 2)} ({significant(_mean(c.degree_L), 2)}) for {c.name}"
+        for c in curve.controls
+    ]
+    facts = (
+        f"{over}, {percent(proportion)} of {curve.n_experts} experts (degree {significant(degree, 2)}) hold more of a "
+        f"sub-function’s top {curve.k} neurons than chance allows"
+    )
+    facts += f", against {joined(controls)}" if controls else "; there is no control"
+    lead = {
+        "supported": "the best neurons gather in few experts",
+        "unsupported": "it was not shown that the best neurons gather in experts beyond chance",
+        "descriptive": "no test over all layers was run",
+    }[strength := _strength(adjusted)]
+    p = "" if curve.p_value is None else f" ({_p_text(curve.p_value, adjusted, family)})"
+    return Finding(f"{curve.function}: {lead}; {facts}{p}.", strength, curve.function, "experts")
+
+
+def _sensitivity_finding(curves: tuple[SensitivityCurve, ...]) -> Finding | None:
+    usable = [
+        c
+        for c in curves
+        if len(c.fractions_Q) > 1 and np.isfinite(c.degree_Q).all() and np.isfinite(c.random_degree_Q).all()
+    ]
+    if not usable:
+        return None
+    robust = [c.function for c in usable if (c.degree_Q > c.random_degree_Q).all()]
+    mixed = [c.function for c in usable if c.function not in robust]
+    ends = [percent(float(usable[0].fractions_Q[index])) for index in (0, -1)]
+    claim = f"stay above that of a random partition at every top fraction from {ends[0]} to {ends[1]}"
+    if not robust:
+        text = f"the modularisation degree does not {claim} for {joined(mixed)}"
+    else:
+        text = f"the modularisation degree {claim.replace('stay', 'stays', 1)} for {joined(robust)}"
+        text += f", but not for {joined(mixed)}" if mixed else ""
+    return Finding(f"Sensitivity: {text}.", "descriptive", section="sensitivity")
