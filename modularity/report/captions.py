@@ -1,0 +1,93 @@
+"""Captions under the figures: what is drawn, on which examples, over how many things, and what chance is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from modularity.report.content import ExpertCurve, ExpertMap, FunctionCurve, Heatmap, OverlapMatrix, SensitivityCurve
+from modularity.report.wording import capital, count, number, percent, plural, significant
+
+
+def curve_caption(curves: Sequence[FunctionCurve], metric: str) -> str:
+    """Caption of the best predictivity per layer."""
+    sizes = ", ".join(f"{curve.function} {curve.n_subfunctions}" for curve in curves)
+    candidates = sorted({curve.n_neurons for curve in curves})
+    best_of = " to ".join(map(count, dict.fromkeys((candidates[0], candidates[-1]))))
+    text = (
+        f"{capital(metric)} (0 is a constant neuron, 1 perfect separation) of the best neuron of each layer. "
+        "Neurons are chosen on selection examples and scored on others. "
+    )
+    if any(curve.selection_L is not None for curve in curves):
+        text += (
+            "The null is that of the maximum on selection examples and is to be compared with the open circles; "
+            "held-out values have no such upward bias. "
+        )
+    return f"{text}Means over sub-functions (n: {sizes}); each best is the best of {best_of} neurons."
+
+
+def heatmap_caption(heatmap: Heatmap, metric: str) -> str:
+    """Caption of a heat map over layers."""
+    text = (
+        f"{capital(metric)} on held-out examples of the neuron that was best on selection examples. "
+        "Zero is a constant neuron."
+    )
+    if heatmap.chance is not None:
+        text += f" The triangle on the scale is the mean best value under permuted labels, {number(heatmap.chance)}."
+    return text
+
+
+def overlap_caption(matrix: OverlapMatrix) -> str:
+    """Caption of an overlap matrix."""
+    layers = f"averaged over {matrix.n_layers} layers" if matrix.n_layers > 1 else "in one layer"
+    diagonal = (
+        "Self-pairs are left out."
+        if matrix.self_pairs
+        else "The diagonal is the mean over pairs of different sub-functions of one function."
+    )
+    return (
+        f"{capital(matrix.statistic)}: top {count(matrix.k)} of {count(matrix.n_neurons)} neurons, {layers}. "
+        f"Chance, {significant(matrix.chance)}, is the triangle on the scale. {diagonal}"
+    )
+
+
+def expert_caption(curves: Sequence[ExpertCurve]) -> str:
+    """Caption of proportion and degree per layer."""
+    first = curves[0]
+    controls = " Controls: the same neurons under other partitions." if any(c.controls for c in curves) else ""
+    return (
+        f"An expert is functional for a sub-function when it holds more of its top {count(first.k)} neurons than "
+        f"chance allows (exact test, α = {first.alpha:g}). Proportion: share of the {count(first.n_experts)} experts "
+        "that are functional. Degree: the mean over functional experts of that count divided by the count expected "
+        f"by chance (0 when no expert is functional). Means over sub-functions.{controls}"
+    )
+
+
+def expert_map_caption(each: ExpertMap) -> str:
+    """Caption of the counts of one layer, with the functional experts of each function in words."""
+    share = percent(float(each.functional_SE.mean()) if each.functional_SE.size else None)
+    return (
+        f"How many of the top {count(each.k)} neurons of each sub-function lie in each expert, over the number "
+        f"expected by chance. A dot marks a functional expert (exact test at α = {each.alpha:g}; {share} of all "
+        f"cells). Functional experts: {_serves(each)}. Experts are sorted for reading; their order "
+        "carries no information."
+    )
+
+
+def _serves(each: ExpertMap, most: int = 12) -> str:
+    """Which experts are functional for each function."""
+    parts = []
+    for group in dict.fromkeys(each.row_groups):
+        rows = np.array([name == group for name in each.row_groups])
+        experts = [str(expert) for expert in np.flatnonzero(each.functional_SE[rows].any(axis=0))]
+        rest = f" and {len(experts) - most} more" if len(experts) > most else ""
+        parts.append(f"{group} {', '.join(experts[:most]) or 'none'}{rest}")
+    return "; ".join(parts)
+
+
+def sensitivity_caption(curves: Sequence[SensitivityCurve]) -> str:
+    """Caption of the two measures by top fraction."""
+    return (
+        "How the two measures depend on how many neurons count as top neurons (logarithmic axis). Means over "
+        f"sub-functions and over {plural(curves[0].n_layers, 'layer')}. The dashed line is the exact expectation over "
+        "random partitions."
+    )

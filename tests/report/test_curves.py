@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import numpy as np
+
+from modularity.report import ExpertControl
+from modularity.report.curves import curve_plot, expert_plot, sensitivity_plot
+
+
+def styles(panel):
+    return [series.style for series in panel.series]
+
+
+def test_predictivity_has_the_null_the_other_functions_and_its_band(content):
+    plot = curve_plot(content)
+    assert [panel.title for panel in plot.panels] == ["semantic", "knowledge", "task"]
+    assert styles(plot.panels[0]) == ["other", "other", "null", "line", "open"]
+    assert plot.panels[0].bands[0].high is content.curves[0].null_high_L
+    assert len({panel.colour for panel in plot.panels}) == 3
+    curve = content.curves[1]
+    expected = [
+        f"{value[4]:.2f}" for value in (curve.best_L, curve.low_L, curve.high_L, curve.null_L, curve.null_high_L)
+    ]
+    assert plot.rows[12 + 4] == ("knowledge", "4", *expected)
+
+
+def test_predictivity_without_optional_parts(content):
+    curve = replace(content.curves[0], selection_L=None, null_low_L=None, p_value_L=None)
+    plot = curve_plot(replace(content, curves=(curve,)))
+    assert styles(plot.panels[0]) == ["null", "line"]
+    assert plot.panels[0].bands[0].low is curve.null_L
+    assert [style for style, _ in plot.legend] == ["line", "null", "band"]
+    assert len(plot.panels[0].series[1].tips[0]) == 3
+
+
+def test_experts_in_per_cent_and_degree_with_controls_in_one_style_each(content):
+    plot = expert_plot(content)
+    assert [panel.title for panel in plot.panels[2:4]] == ["task: proportion", "semantic: degree"]
+    assert styles(plot.panels[0]) == ["null", "control", "line"]
+    assert np.allclose(plot.panels[0].series[-1].y, 100 * content.expert_curves[0].proportion_L)
+    assert np.allclose(plot.panels[3].series[-1].y, content.expert_curves[0].degree_L)
+    tip = plot.panels[0].series[-1].tips[0]
+    assert tip[0] == "semantic · layer 0"
+    assert tip[2] == "random partition 0.0357 %"
+
+
+def test_a_control_that_one_function_lacks_keeps_its_style(content):
+    lacking = replace(content.expert_curves[0], controls=(ExpertControl("shuffled weights", *[np.zeros(12)] * 2),))
+    plot = expert_plot(replace(content, expert_curves=(content.expert_curves[1], lacking)))
+    assert styles(plot.panels[1]) == ["control", "line"]
+    assert plot.rows[-1][-2:] == ("–", "0")
+
+
+def test_sensitivity_on_a_logarithmic_axis(content):
+    plot = sensitivity_plot(content)
+    assert plot.axis.logarithmic
+    assert plot.axis.labels == ("0.5", "1", "2", "5")
+    assert plot.panels[0].series[-1].tips[1] == (
+        "semantic · top 1.0 %",
+        "proportion 2.00 %",
+        "random partition 0.0357 %",
+    )
