@@ -1,0 +1,47 @@
+"""Results as one self-contained HTML page and as standalone figures; reads plain values only, never a store."""
+
+from modularity.report.content import (
+    ExampleValue,
+    ExpertControl,
+    ExpertCurve,
+    ExpertMap,
+    Finding,
+    FunctionCurve,
+    FunctionSummary,
+    Heatmap,
+    OverlapMatrix,
+    Provenance,
+    ProvenanceGroup,
+    ReportContent,
+    RunSummary,
+    SensitivityCurve,
+    SubFunction,
+    TopNeuron,
+)
+from modularity.report.figures import figures
+from modularity.report.findings import headline_findings
+from modularity.report.limits import Limits
+from modularity.report.page import render_report
+
+__all__ = [
+    "ExampleValue",
+    "ExpertControl",
+    "ExpertCurve",
+    "ExpertMap",
+    "Finding",
+    "FunctionCurve",
+    "FunctionSummary",
+    "Heatmap",
+    "Limits",
+    "OverlapMatrix",
+    "Provenance",
+    "ProvenanceGroup",
+    "ReportContent",
+    "RunSummary",
+    "SensitivityCurve",
+    "SubFunction",
+    "TopNeuron",
+    "figures",
+    "headline_findings",
+    "render_report",
+]
