@@ -17,6 +17,7 @@ from modularity.store.results import ResultArray
 from modularity.store.run import Run, content_hash, create_run, open_run
 from modularity.store.space import MissingObjectError, Space, open_space
 from modularity.store.sql import sql
+from modularity.store.tables import table_from_columns
 from modularity.store.verify import StoreProblem, StoreReport, verify_store
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "rows_per_item",
     "sql",
     "table_bytes",
+    "table_from_columns",
     "table_text",
     "verify_store",
     "write_table_file",

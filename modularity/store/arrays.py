@@ -141,6 +141,7 @@ class StoredArray:
     """
 
     def __init__(self, space: Space, ledger: Ledger, path: str, metadata: Any) -> None:
+        _check_codecs(metadata, space.address(path))
         self.space, self.ledger, self.path = space, ledger, path
         self.shape: Index = tuple(metadata.shape)
         self.dtype: np.dtype = np.dtype(metadata.dtype)
@@ -149,7 +150,6 @@ class StoredArray:
         self.chunk: Index = tuple(metadata.chunks)
         self.shard: Index | None = tuple(metadata.shards) if metadata.shards else None
         self.fill = metadata.fill_value
-        _check_codecs(metadata, space.address(path))
 
     @property
     def object_shape(self) -> Index:

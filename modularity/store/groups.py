@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from modularity.errors import DataError, IdentityError
+from modularity.errors import DataError, IdentityError, StoreError
 from modularity.store.arrays import (
     ArraySpec,
     StoredArray,
@@ -107,7 +107,13 @@ def group_digests(space: Space) -> list[tuple[str, str]]:
 
 def open_array(space: Space, ledger: Ledger, group: Any, path: str, name: str) -> StoredArray:
     """One data array of an opened group."""
-    return StoredArray(space, ledger, f"{path}/{name}", group[name])
+    try:
+        metadata = group[name]
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreError(
+            f"{space.address(path)}/{name}/zarr.json is missing or damaged ({error}); restore it"
+        ) from None
+    return StoredArray(space, ledger, f"{path}/{name}", metadata)
 
 
 def coordinate_variables(space: Space, group: Any, path: str) -> dict[str, xr.Variable]:

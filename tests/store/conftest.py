@@ -5,7 +5,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import store_demo  # noqa: E402
+import store_demo
 
 
 @pytest.fixture

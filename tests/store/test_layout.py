@@ -19,7 +19,7 @@ def test_row_chunk(per_item, n_rows, expected):
 
 
 def test_row_chunk_that_cannot_be_cut():
-    with pytest.raises(InputError, match="rows_per_item=1021 has no divisor between 48 and 112.*e.g. 960 or 1056"):
+    with pytest.raises(InputError, match=r"rows_per_item=1021 has no divisor between 48 and 112.*e\.g\. 960 or 1056"):
         row_chunk(1021, 5000)
     with pytest.raises(InputError, match="n_rows=0 and rows_per_item=5"):
         row_chunk(5, 0)
