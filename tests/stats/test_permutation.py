@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from modularity.errors import DataError
+from modularity.stats import (
+    max_statistic_p_values,
+    p_values,
+    permutation,
+    permute_labels,
+    predictivity_null,
+    ranking_scores,
+)
+
+
+def planted(rng, n_rows, n_neurons):
+    activations_RF = rng.standard_normal((n_rows, n_neurons)).astype(np.float32)
+    labels_SR = rng.permuted(np.tile(np.arange(n_rows) < n_rows // 2, (2, 1)), axis=1)
+    return activations_RF, labels_SR
+
+
+def null_of(activations_RF, labels_SR, **options):
+    observed_SF = ranking_scores(activations_RF, labels_SR).predictivity_SF
+    return predictivity_null(activations_RF, labels_SR, observed_SF, **{"n_permutations": 50, "seed": 3, **options})
+
+
+def test_permuted_labels_keep_their_count_and_move_the_same_rows():
+    labels_R = np.arange(20) < 7
+    first = permute_labels(labels_R, n_permutations=5, seed=1)
+    assert first.shape == (5, 20)
+    assert (first.sum(axis=1) == 7).all()
+    np.testing.assert_array_equal(permute_labels(~labels_R, n_permutations=5, seed=1), ~first)
+    assert (permute_labels(labels_R, n_permutations=5, seed=2) != first).any()
+    with pytest.raises(DataError, match="n_permutations is 0: expected at least 1"):
+        permute_labels(labels_R, n_permutations=0, seed=1)
+
+
+def test_p_values_by_hand():
+    null_N = np.array([0.1, 0.2, 0.2, 0.4])
+    np.testing.assert_array_equal(p_values([0.5, 0.4, 0.2, 0.0], null_N), [1 / 5, 2 / 5, 4 / 5, 1])
+    np.testing.assert_array_equal(p_values([0.3, 0.1], np.array([[0.1, 0.1], [0.3, 0.0]])), [2 / 3, 2 / 3])
+    np.testing.assert_array_equal(max_statistic_p_values(np.array([[0.3]]), null_N[None]), [[2 / 5]])
+    with pytest.raises(DataError, match=r"null has shape \(4, 3\): expected \(draws, \*\(2,\)\)"):
+        p_values([0.1, 0.2], np.zeros((4, 3)))
+    with pytest.raises(DataError, match="2 sub-functions observed, 1 in the null"):
+        max_statistic_p_values(np.zeros((2, 1)), null_N[None])
+
+
+def test_moments_and_maxima_equal_the_null_held_whole():
+    rng = np.random.default_rng(0)
+    activations_RF, labels_SR = planted(rng, 60, 150)
+    activations_RF[:, 3] = 0
+    null = null_of(activations_RF, labels_SR, n_threads=2)
+    for s, labels_R in enumerate(labels_SR):
+        permuted = permute_labels(labels_R, n_permutations=50, seed=3)
+        whole_NF = ranking_scores(activations_RF, permuted).predictivity_SF
+        np.testing.assert_allclose(null.mean_SF[s], whole_NF.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(null.sd_SF[s], whole_NF.std(axis=0), atol=1e-12)
+        np.testing.assert_array_equal(null.max_SN[s], whole_NF.max(axis=1))
+    assert null.sd_SF[0, 3] == 0
+    assert null.p_value_SF[0, 3] == 1
+
+
+def test_pooled_p_values_equal_their_definition_up_to_the_bins():
+    rng = np.random.default_rng(0)
+    activations_RF, labels_SR = planted(rng, 80, 70)
+    null = null_of(activations_RF, labels_SR[:1])
+    observed_F = ranking_scores(activations_RF, labels_SR[:1]).predictivity_SF[0]
+    permuted = permute_labels(labels_SR[0], n_permutations=50, seed=3)
+    together = np.vstack([observed_F, ranking_scores(activations_RF, permuted).predictivity_SF])
+    z = (together - together.mean(axis=0)) / together.std(axis=0)
+    exact_F = p_values(z[0], z[1:].ravel())
+    assert (null.p_value_SF[0] >= exact_F - 1e-12).all()
+    np.testing.assert_allclose(null.p_value_SF[0], exact_F, rtol=0.02, atol=3 / (50 * 70))
+
+
+def test_blocks_merge_by_elementwise_maximum(monkeypatch):
+    rng = np.random.default_rng(1)
+    activations_RF, labels_SR = planted(rng, 60, 130)
+    whole = null_of(activations_RF, labels_SR, n_threads=1)
+    parts = [null_of(activations_RF[:, block], labels_SR) for block in (slice(0, 1), slice(1, 77), slice(77, 130))]
+    np.testing.assert_array_equal(np.maximum.reduce([part.max_SN for part in parts]), whole.max_SN)
+    np.testing.assert_allclose(np.concatenate([part.mean_SF for part in parts], axis=1), whole.mean_SF, rtol=1e-14)
+    monkeypatch.setattr(permutation, "LABEL_BYTES", 1)
+    one_by_one = null_of(activations_RF, labels_SR, n_threads=3)
+    np.testing.assert_array_equal(one_by_one.p_value_SF, whole.p_value_SF)
+
+
+@pytest.mark.parametrize("kind", ["dense", "relu of mixed sparsity", "correlated"])
+def test_shuffled_labels_give_uniform_p_values(kind):
+    rng = np.random.default_rng(4)
+    p_value, p_max = [], []
+    for draw in range(40):
+        activations_RF, labels_SR = planted(rng, 120, 60)
+        if kind == "correlated":
+            activations_RF = activations_RF[:, :5] @ rng.standard_normal((5, 60)).astype(np.float32)
+        if kind == "relu of mixed sparsity":
+            activations_RF = np.maximum(activations_RF - np.linspace(-1, 1, 60, dtype=np.float32), 0)
+        observed_SF = ranking_scores(activations_RF, labels_SR).predictivity_SF
+        null = predictivity_null(activations_RF, labels_SR, observed_SF, n_permutations=99, seed=draw)
+        neuron = rng.integers(60)
+        p_value.extend(null.p_value_SF[:, neuron])
+        p_max.extend(max_statistic_p_values(observed_SF.max(axis=1, keepdims=True), null.max_SN)[:, 0])
+    assert kstest(p_value, "uniform").pvalue > 0.01
+    assert kstest(np.array(p_max) - rng.random(80) / 100, "uniform").pvalue > 0.01
+
+
+def test_tail_is_calibrated_over_all_neurons():
+    rng = np.random.default_rng(5)
+    activations_RF = rng.standard_normal((200, 4000)).astype(np.float32)
+    labels_SR = rng.permuted(np.tile(np.arange(200) < 80, (3, 1)), axis=1)
+    p_value_SF = null_of(activations_RF, labels_SR, n_permutations=60).p_value_SF
+    for level in (0.5, 0.1, 0.01, 0.001):
+        assert (p_value_SF <= level).mean() == pytest.approx(level, rel=0.05 + 4 / np.sqrt(12000 * level))
+
+
+def test_planted_neuron_has_a_finer_p_value_than_its_own_permutations_allow():
+    rng = np.random.default_rng(6)
+    activations_RF, labels_SR = planted(rng, 200, 300)
+    activations_RF[:, 17] -= 2 * labels_SR[0]
+    null = null_of(activations_RF, labels_SR, n_permutations=100)
+    assert null.p_value_SF[0].argmin() == 17
+    assert null.p_value_SF[0, 17] < 1e-4
+    assert null.p_value_SF[1, 17] > 1e-3
+
+
+def test_inputs_are_checked():
+    activations_RF, labels_SR = planted(np.random.default_rng(0), 20, 4)
+    observed_SF = np.ones((2, 4))
+    with pytest.raises(DataError, match="n_permutations is 1: expected at least 2"):
+        predictivity_null(activations_RF, labels_SR, observed_SF, n_permutations=1, seed=0)
+    with pytest.raises(DataError, match=r"observed_SF has shape \(2, 3\): expected \(2, 4\)"):
+        predictivity_null(activations_RF, labels_SR, observed_SF[:, :3], n_permutations=5, seed=0)
