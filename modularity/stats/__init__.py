@@ -1,5 +1,7 @@
 """Pure array statistics: ranking scores of neurons, permutation nulls, false discovery rate, intervals, overlap."""
 
+from modularity.stats.fdr import benjamini_hochberg
+from modularity.stats.intervals import Interval, bootstrap_interval, wilson_interval
 from modularity.stats.permutation import (
     PredictivityNull,
     max_statistic_p_values,
@@ -20,10 +22,13 @@ from modularity.stats.ranking import (
 )
 
 __all__ = [
+    "Interval",
     "PredictivityNull",
     "RankingScores",
     "accuracy_above",
     "average_precision",
+    "benjamini_hochberg",
+    "bootstrap_interval",
     "floor",
     "max_statistic_p_values",
     "normalised",
@@ -34,4 +39,5 @@ __all__ = [
     "ranking_scores",
     "threshold_accuracy",
     "weighted_average_precision",
+    "wilson_interval",
 ]
