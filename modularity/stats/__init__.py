@@ -2,6 +2,18 @@
 
 from modularity.stats.fdr import benjamini_hochberg
 from modularity.stats.intervals import Interval, bootstrap_interval, wilson_interval
+from modularity.stats.overlap import (
+    FunctionOverlap,
+    boundary_ties,
+    chance_overlap,
+    function_overlap,
+    jaccard,
+    n_common,
+    overlap_p_values,
+    rank_correlation,
+    top_k_overlap,
+    top_neurons,
+)
 from modularity.stats.permutation import (
     PredictivityNull,
     max_statistic_p_values,
@@ -20,8 +32,10 @@ from modularity.stats.ranking import (
     threshold_accuracy,
     weighted_average_precision,
 )
+from modularity.stats.stabilisation import stabilisation
 
 __all__ = [
+    "FunctionOverlap",
     "Interval",
     "PredictivityNull",
     "RankingScores",
@@ -29,15 +43,25 @@ __all__ = [
     "average_precision",
     "benjamini_hochberg",
     "bootstrap_interval",
+    "boundary_ties",
+    "chance_overlap",
     "floor",
+    "function_overlap",
+    "jaccard",
     "max_statistic_p_values",
+    "n_common",
     "normalised",
+    "overlap_p_values",
     "p_values",
     "permute_labels",
     "predictivity",
     "predictivity_null",
+    "rank_correlation",
     "ranking_scores",
+    "stabilisation",
     "threshold_accuracy",
+    "top_k_overlap",
+    "top_neurons",
     "weighted_average_precision",
     "wilson_interval",
 ]
