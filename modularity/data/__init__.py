@@ -14,6 +14,7 @@ from modularity.data.functions import (
     SourceHalves,
 )
 from modularity.data.load import load_functions
+from modularity.data.sample_functions import inference_function, sample_functions
 from modularity.data.template import T5_TEMPLATES
 from modularity.data.token_batch import Gather, Reduction, TokenBatch, TokenTable
 from modularity.data.tokenise import Tokenizer, tokenise
@@ -34,8 +35,10 @@ __all__ = [
     "TokenBatch",
     "TokenTable",
     "Tokenizer",
+    "inference_function",
     "load_functions",
     "row_ranges",
+    "sample_functions",
     "sample_names",
     "token_batches",
     "tokenise",

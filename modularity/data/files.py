@@ -43,7 +43,9 @@ class SourceFile:
                 content: bytes = file.read()
                 return content
         except FileNotFoundError:
-            raise InputError(f"{self.place!r} does not exist; name a file, a glob or a URI{_whereabouts()}") from None
+            raise InputError(
+                f"{self.place!r} does not exist; name a file, a glob or a URI{_whereabouts(self.place)}"
+            ) from None
         except IsADirectoryError:
             raise InputError(
                 f"{self.place!r} is a folder; name its files, e.g. {self.place.rstrip('/')}/*.jsonl"
@@ -55,8 +57,8 @@ class SourceFile:
             ) from error
 
 
-def _whereabouts() -> str:
-    return f" (relative paths start at {os.getcwd()!r})"
+def _whereabouts(name: str) -> str:
+    return "" if "://" in name or os.path.isabs(name) else f" (relative paths start at {os.getcwd()!r})"
 
 
 def source_files(config: FunctionConfig) -> Iterator[SourceFile | InputError]:
@@ -105,7 +107,7 @@ def _files(name: str, half: Half | None) -> list[SourceFile]:
             f"{name!r} cannot be opened ({type(error).__name__}: {error}); expected a path or a URI that fsspec knows"
         ) from error
     if not matches:
-        raise InputError(f"{name!r} matches no file{_whereabouts()}")
+        raise InputError(f"{name!r} matches no file{_whereabouts(name)}")
     return [SourceFile(_shown(system, match), half, system, match) for match in matches]
 
 
