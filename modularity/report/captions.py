@@ -8,27 +8,27 @@ from modularity.report.content import ExpertCurve, ExpertMap, FunctionCurve, Hea
 from modularity.report.wording import capital, count, number, percent, plural, significant
 
 
-def curve_caption(curves: Sequence[FunctionCurve], metric: str) -> str:
+def curve_caption(curves: Sequence[FunctionCurve], metric: str, scored_on: str = "held-out examples") -> str:
     """Caption of the best predictivity per layer."""
     sizes = ", ".join(f"{curve.function} {curve.n_subfunctions}" for curve in curves)
     candidates = sorted({curve.n_neurons for curve in curves})
     best_of = " to ".join(map(count, dict.fromkeys((candidates[0], candidates[-1]))))
     text = (
         f"{capital(metric)} (0 is a constant neuron, 1 perfect separation) of the best neuron of each layer. "
-        "Neurons are chosen on selection examples and scored on others. "
+        f"Neurons are chosen on selection examples and scored on {scored_on}. "
     )
     if any(curve.selection_L is not None for curve in curves):
         text += (
             "The null is that of the maximum on selection examples and is to be compared with the open circles; "
-            "held-out values have no such upward bias. "
+            "values on other examples have no such upward bias. "
         )
     return f"{text}Means over sub-functions (n: {sizes}); each best is the best of {best_of} neurons."
 
 
-def heatmap_caption(heatmap: Heatmap, metric: str) -> str:
+def heatmap_caption(heatmap: Heatmap, metric: str, scored_on: str = "held-out examples") -> str:
     """Caption of a heat map over layers."""
     text = (
-        f"{capital(metric)} on held-out examples of the neuron that was best on selection examples. "
+        f"{capital(metric)}, on {scored_on}, of the neuron that was best on selection examples. "
         "Zero is a constant neuron."
     )
     if heatmap.chance is not None:

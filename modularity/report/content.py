@@ -344,10 +344,17 @@ class ReportContent:
     metric: str = "normalised AP"
     """Name of the value in `curves` and `heatmaps`."""
     interval: str = "95 % bootstrap interval"
+    held_out: bool = True
+    """False when neurons were scored on the examples on which they were chosen (variants `paper` and `released`)."""
     notes: tuple[str, ...] = ()
     """Remarks on this run: truncated texts, ties at a boundary, deviations."""
     findings: tuple[Finding, ...] = field(default=())
     """Further findings, shown after the computed ones."""
+
+    @property
+    def scored_on(self) -> str:
+        """The examples on which neurons were scored, in words."""
+        return "held-out examples" if self.held_out else "the examples they were chosen on"
 
     def function_order(self) -> tuple[str, ...]:
         """Names of all functions, in the order in which they get their colours."""

@@ -65,7 +65,7 @@ def _x(curve: FunctionCurve | ExpertCurve) -> FloatArray:
 def curve_plot(content: ReportContent) -> Plot:
     """Best predictivity per layer against its null, a panel for each function."""
     curves = content.curves
-    legend = [("line", f"best neuron, held-out examples, {content.interval}")]
+    legend = [("line", f"best neuron on {content.scored_on}, {content.interval}")]
     if any(curve.selection_L is not None for curve in curves):
         legend.append(("open", "the same on selection examples"))
     legend += [("null", "best neuron under permuted labels (mean)"), ("band", "5–95 % of permutations")]
@@ -77,7 +77,7 @@ def curve_plot(content: ReportContent) -> Plot:
         section="predictivity",
         title="Best neuron of each layer against chance",
         description=f"Line plot of {content.metric} by layer for {_functions(curves)}. {'; '.join(best)}.",
-        caption=curve_caption(curves, content.metric),
+        caption=curve_caption(curves, content.metric, content.scored_on),
         panels=tuple(_curve_panel(content, curve) for curve in curves),
         axis=_layers(curves),
         legend=tuple(legend),

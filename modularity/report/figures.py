@@ -125,7 +125,7 @@ def _heatmap_figure(content: ReportContent, heatmap: Heatmap) -> Figure:
     svgs = _grid_svgs(name, heatmap.title, f"Heat map of {content.metric} by row and layer. {where}", grid)
     table = _value_table(heatmap.row_names, columns, values)
     data: dict[str, object] = {"rows": heatmap.row_names, "cols": columns, "fields": fields}
-    caption = heatmap_caption(heatmap, content.metric)
+    caption = heatmap_caption(heatmap, content.metric, content.scored_on)
     return Figure(name, "predictivity", heatmap.title, caption, *svgs, data, table)
 
 

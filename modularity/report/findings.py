@@ -96,10 +96,10 @@ def _curve_finding(content: ReportContent, curve: FunctionCurve, adjusted: float
         if len(curve.layers) == 1
         else f"the best neuron of the best layer ({layer})"
     )
-    chance = _chance_clause(curve, at)
+    chance = _chance_clause(content, curve, at)
     p = f" ({_p_text(curve.p_value, adjusted, family)})" if curve.p_value is not None else ""
     strength = _strength(adjusted)
-    reached = f"{content.metric} {value} on held-out examples; {chance}"
+    reached = f"{content.metric} {value} on {content.scored_on}; {chance}"
     text = {
         "supported": f"{where} separates {what} with {reached}{p}",
         "unsupported": f"chance is not excluded; {where} reaches {reached}{p}",
@@ -108,12 +108,12 @@ def _curve_finding(content: ReportContent, curve: FunctionCurve, adjusted: float
     return Finding(f"{curve.function}: {text}.", strength, curve.function, "predictivity")
 
 
-def _chance_clause(curve: FunctionCurve, at: int) -> str:
+def _chance_clause(content: ReportContent, curve: FunctionCurve, at: int) -> str:
     null = float(curve.null_L[at])
     if not math.isfinite(null):
         return "no chance level was computed"
     best_of = f"chance for the best of {count(curve.n_neurons)} neurons is {number(null)}"
-    if curve.selection_L is None:
+    if curve.selection_L is None or not content.held_out:
         return best_of
     return f"where the neurons were chosen they reach {number(float(curve.selection_L[at]))}, and {best_of}"
 

@@ -125,3 +125,9 @@ def test_no_parts_no_sentences(build_content):
     empty = build_content(curves=(), overlaps=(), expert_curves=(), sensitivity=())
     functions = tuple(replace(each, n_significant=None) for each in empty.functions)
     assert headline_findings(replace(empty, functions=functions)) == ()
+
+
+def test_nothing_is_called_held_out_that_was_not(content):
+    texts = [each.text for each in headline_findings(replace(content, held_out=False))]
+    assert "on the examples they were chosen on; chance for the best of" in texts[0]
+    assert not any("held-out" in text for text in texts)

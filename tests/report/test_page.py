@@ -115,3 +115,8 @@ def test_cuts_are_said_on_the_page(content):
 
 def test_same_content_same_bytes(content, html):
     assert render_report(content) == html
+
+
+def test_no_page_calls_values_held_out_that_are_not(content):
+    shown = replace(content, held_out=False, expert_maps=())
+    assert "held-out" not in render_report(shown).lower()
