@@ -1,5 +1,6 @@
 """Live model to activation rows: pooled or picked on the device, checked, written without piling up."""
 
+from modularity.capture.budget import MemoryPlan, plan_memory, rows_per_item
 from modularity.capture.buffers import BufferPool, ItemBuffer, row_bytes
 from modularity.capture.capturer import Capturer, CaptureStats
 from modularity.capture.config import CaptureConfig
@@ -13,8 +14,11 @@ __all__ = [
     "CaptureStats",
     "Capturer",
     "ItemBuffer",
+    "MemoryPlan",
     "bfloat16_from_bits",
     "bfloat16_to_bits",
     "numpy_dtype",
+    "plan_memory",
     "row_bytes",
+    "rows_per_item",
 ]
