@@ -21,6 +21,11 @@ SiteName = Literal["ffn.neurons", "ffn.output", "attention.heads", "attention.ou
 StorageDtype = Literal["float32", "float16", "bfloat16"]
 Scalar = str | int | float | bool
 
+ALL_LAYERS = -1
+"""Layer number in a table's row that speaks of all layers together."""
+PARTITION = "partition"
+"""Name of the dense result that holds the expert of every neuron."""
+
 
 def canonical_json(value: object) -> str:
     """JSON text of `value` with sorted keys and no white space, the same for equal values everywhere."""

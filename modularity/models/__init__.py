@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
     from modularity.models.config import ModelConfig
     from modularity.models.description import ModelDescription, describe_model
-    from modularity.models.loading import LoadedModel, ModelIdentity, load_model, wrap_model
+    from modularity.models.loading import LoadedModel, ModelIdentity, load_model, load_tokenizer, wrap_model
     from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode
     from modularity.models.sites import SiteTable
     from modularity.models.taps import Tap, firing_order
@@ -38,6 +38,7 @@ __all__ = [
     "firing_order",
     "known_architectures",
     "load_model",
+    "load_tokenizer",
     "register_architecture",
     "wrap_model",
 ]
@@ -46,7 +47,7 @@ _MODULES = {
     "architectures": ("Architecture", "StackLayout", "architecture_of", "known_architectures", "register_architecture"),
     "config": ("ModelConfig",),
     "description": ("ModelDescription", "describe_model"),
-    "loading": ("LoadedModel", "ModelIdentity", "load_model", "wrap_model"),
+    "loading": ("LoadedModel", "ModelIdentity", "load_model", "load_tokenizer", "wrap_model"),
     "numerics": ("MatmulMode", "apply_matmul_mode", "choose_matmul_mode"),
     "sites": ("SiteTable",),
     "taps": ("Tap", "firing_order"),

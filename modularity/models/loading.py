@@ -99,7 +99,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
     architecture = architecture_of(hf_config.model_type)
     source = pinned(source)
     device = _device(config)
-    tokenizer = _load_tokenizer(config, source)
+    tokenizer = _tokenizer(config, source)
     module = (
         _random(config, source, hf_config) if config.weights == "random" else _pretrained(config, source, hf_config)
     )
@@ -160,7 +160,18 @@ def checkpoint_dtype(config: ModelConfig, hf_config: Any) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
-def _load_tokenizer(config: ModelConfig, model_source: Source) -> Any:
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The tokenizer of a checkpoint, without its weights: what planning a job needs.
+
+    Raises
+    ------
+    InputError, ModelError
+        As `load_model`, as far as the tokenizer is concerned.
+    """
+    return _tokenizer(config, pinned(find_source(config)))
+
+
+def _tokenizer(config: ModelConfig, model_source: Source) -> Any:
     source = model_source if config.tokenizer is None else find_source(config, config.tokenizer)
     check_tokenizer_files(source)
     with explained(source, "tokenizer"):

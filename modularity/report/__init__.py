@@ -22,6 +22,8 @@ from modularity.report.figures import figures
 from modularity.report.findings import headline_findings
 from modularity.report.limits import Limits
 from modularity.report.page import render_report
+from modularity.report.run_content import report_content
+from modularity.report.writing import write_report
 
 __all__ = [
     "ExampleValue",
@@ -44,4 +46,6 @@ __all__ = [
     "figures",
     "headline_findings",
     "render_report",
+    "report_content",
+    "write_report",
 ]

@@ -211,7 +211,7 @@ def ray_executor(config: RuntimeConfig) -> Iterator[RayExecutor]:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level="warning")
         else:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning", num_cpus=available_cpus())
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", num_cpus=available_cpus())
     except (ConnectionError, RayError, ValueError) as error:
         where = f"the Ray cluster at {address!r}" if address else "a local Ray"
         raise InputError(

@@ -1,0 +1,54 @@
+"""Do neurons and experts of a pre-trained Transformer specialise in functions?
+
+Question: which neurons predict which function, do those neurons gather in experts, and do functions share neurons?
+Source: Zhang Z. et al., Emergent Modularity in Pre-trained Transformers, ACL Findings 2023, arXiv 2305.18390.
+To compare with, T5-base encoder, layers 1 to 12: the best neuron's average precision, averaged over sub-functions, is
+.847 to .836 for semantic (random weights .70), .671 to .664 for knowledge (.60 to .61) and .691 to .889 for task (.657
+to .666); top-32 neurons shared within functions .057, .095 and .082, between functions .014 to .044, by chance .0104.
+
+    python -m jobs.emergent_modularity --model t5-base --functions functions.yaml --out runs/t5 --plan
+    python -m jobs.emergent_modularity --model ./my-checkpoint --out s3://bucket/run --set runtime.gpus_per_worker=1
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job
+from modularity.config import apply_overrides, read_config_file
+from modularity.data.sample_functions import sample_functions
+from modularity.errors import InputError
+
+
+def read_functions(path: Path | None) -> list[Any]:
+    """Functions declared in a file, or the sample functions that ship with the package."""
+    if path is None:
+        return [function.as_json() for function in sample_functions()]
+    values, _ = read_config_file(path)
+    if set(values) != {"functions"}:
+        raise InputError(f"{path}: expected the one key 'functions' with a list, found {sorted(values)}")
+    return list(values["functions"])
+
+
+def command(
+    model: Annotated[str, typer.Option(help="Hub id or local folder of the checkpoint.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")] = None,
+    functions: Annotated[
+        Path | None, typer.Option(help="YAML or JSON file with a list `functions`; default: the sample functions.")
+    ] = None,
+    out: OutOption = None,
+    plan: PlanOption = False,
+    overrides: SetOption = None,
+) -> None:
+    """Find functional neurons and experts of a model.
+
+    Example: python -m jobs.emergent_modularity --model ./opt-125m --out runs/opt --plan
+    """
+    with readable_errors():
+        values = {"model": {"name": model, "revision": revision}, "functions": read_functions(functions)}
+        launch(apply_overrides(values, overrides or []), out=out, plan=plan)
+
+
+if __name__ == "__main__":
+    run_as_job(command)

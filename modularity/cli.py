@@ -1,0 +1,250 @@
+"""The `modularity` command, and the options that every job in `jobs/` shares.
+
+Exit codes: 0 done; 1 the work or a check failed; 2 the input or the plan was refused before any work.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from modularity.config import apply_overrides, read_config_file, validate_config
+from modularity.errors import AllowanceError, InputError, ModularityError
+
+app = typer.Typer(
+    name="modularity",
+    help="Is this Transformer modular? Run jobs, and look at what they wrote.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+TERMINAL_ROWS = 50
+
+RunUri = Annotated[str, typer.Argument(help="Folder or object-store URI of a run.", metavar="RUN")]
+OutOption = Annotated[str | None, typer.Option("--out", help="Folder or object-store URI that the run is written to.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override, e.g. --set predictivity.n_permutations=500.", metavar="KEY=VALUE"),
+]
+PlanOption = Annotated[bool, typer.Option("--plan", help="Print items, bytes, memory, tokens and time, and stop.")]
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn our own errors into one message on stderr and an exit code; anything else is a bug and keeps its trace."""
+    try:
+        yield
+    except (InputError, AllowanceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except ModularityError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def launch(
+    values: Mapping[str, Any], *, out: str | None, plan: bool, lines: Mapping[tuple[str | int, ...], str] | None = None
+) -> None:
+    """Validate a job's values, then print its plan or run it."""
+    from modularity.pipelines import EmergentModularityConfig, plan_job, run_job
+    from modularity.report import write_report
+
+    known = ("emergent_modularity",)
+    if values.get("job", known[0]) not in known:
+        raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
+    config = validate_config(EmergentModularityConfig, values, lines)
+    if plan:
+        made = plan_job(config)
+        print(made.text())
+        made.check(config.allowance)
+        return
+    if out is None:
+        raise InputError("--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first")
+    if not run_job(config, out).was_finished:
+        for path in write_report(out):
+            print(f"report: {path}", file=sys.stderr)
+
+
+@app.command("run")
+def run_command(
+    file: Annotated[Path, typer.Argument(help="JSON or YAML file with a job's config.")],
+    out: OutOption = None,
+    plan: PlanOption = False,
+    overrides: SetOption = None,
+) -> None:
+    """Run a job from its config file; a run that was interrupted goes on, a finished one is left as it is.
+
+    Example: modularity run job.yaml --out runs/first --set model.dtype=bfloat16
+    """
+    with readable_errors():
+        values, lines = read_config_file(file)
+        launch(apply_overrides(values, overrides or []), out=out, plan=plan, lines=lines)
+
+
+@app.command()
+def status(uri: RunUri, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say how far a run is: state, items done by kind, tables and arrays.
+
+    Example: modularity status runs/first
+    """
+    with readable_errors():
+        from modularity.pipelines import run_status
+
+        found = run_status(uri)
+        print(json.dumps(found.as_json(), indent=2) if as_json else found.text())
+
+
+@app.command()
+def verify(
+    uri: RunUri,
+    rows: Annotated[int, typer.Option(help="Rows to recompute from the model; 0 = check the store only.")] = 8,
+) -> None:
+    """Check every stored byte against its record, and recompute a sample of rows from the model.
+
+    Example: modularity verify runs/first --rows 16
+    """
+    with readable_errors():
+        from modularity.pipelines import verify_run
+
+        report = verify_run(uri, n_rows=rows)
+        print(report.text())
+        if report.problems:
+            raise typer.Exit(1)
+
+
+@app.command()
+def query(
+    uri: RunUri,
+    function: Annotated[str, typer.Option(help="Function whose activations are read.")],
+    site: Annotated[str, typer.Option(help="Site, e.g. ffn.neurons or decoder/ffn.neurons.")] = "ffn.neurons",
+    layer: Annotated[list[int] | None, typer.Option(help="Layer; may be repeated. Default: all.")] = None,
+    neuron: Annotated[list[int] | None, typer.Option(help="Neuron; may be repeated. Default: all.")] = None,
+    subfunction: Annotated[str | None, typer.Option(help="Only examples of this sub-function.")] = None,
+    label: Annotated[int | None, typer.Option(help="Only examples with this label, 0 or 1.", min=0, max=1)] = None,
+    example: Annotated[list[str] | None, typer.Option(help="Example id; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many values.", min=1)] = None,
+    output_format: Annotated[
+        str | None,
+        typer.Option("--format", help="parquet, csv, json or table. Default: by the name of --out, else table."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
+) -> None:
+    """Read activations by site, layer, neuron, function, label and example.
+
+    Example: modularity query runs/first --function task --layer 3 --neuron 1203 --label 1 --format csv
+    """
+    with readable_errors():
+        from modularity.store import open_run
+        from modularity.store import query as query_run
+
+        table = query_run(
+            open_run(uri), site=site, function=function, layer=layer, neuron=neuron, subfunction=subfunction,
+            label=label, example=example, limit=limit,
+        )  # fmt: skip
+        _emit(table, output_format, out)
+
+
+@app.command()
+def sql(
+    uri: RunUri,
+    statement: Annotated[str, typer.Argument(help="SQL over the run's tables; `show tables` lists them.")],
+    output_format: Annotated[
+        str | None,
+        typer.Option("--format", help="parquet, csv, json or table. Default: by the name of --out, else table."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
+) -> None:
+    """Query the tables of a run with SQL (DuckDB, read-only).
+
+    Example: modularity sql runs/first "select function, subfunction, max(ap_evaluation) from best_neurons group by all"
+    """
+    with readable_errors():
+        from modularity.store import open_run
+        from modularity.store import sql as sql_run
+
+        _emit(sql_run(open_run(uri), statement), output_format, out)
+
+
+@app.command()
+def report(
+    uri: RunUri,
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; default: report.html in the run.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG files.")] = None,
+) -> None:
+    """Write the report of a run: one HTML file that needs no network.
+
+    Example: modularity report runs/first --out first.html --figures figures/
+    """
+    with readable_errors():
+        from modularity.report import write_report
+
+        for path in write_report(uri, out=out, figures_folder=figures):
+            print(path)
+
+
+def _emit(table: Any, output_format: str | None, out: Path | None) -> None:
+    """Write an Arrow table to a file, or as text to the terminal."""
+    from modularity.store import table_text, write_table_file
+
+    formats = ("parquet", "csv", "json", "table")
+    if output_format is not None and output_format not in formats:
+        raise InputError(f"--format {output_format!r} is not known: expected one of {', '.join(formats)}")
+    if out is not None:
+        if output_format == "table":
+            raise InputError("--format table is for the terminal: leave --out away, or choose parquet, csv or json")
+        print(f"{table.num_rows:,} rows written to {write_table_file(table, out, format=output_format)}")  # type: ignore[arg-type]
+    elif output_format in (None, "table"):
+        _print_table(table)
+    else:
+        print(table_text(table, output_format), end="")  # type: ignore[arg-type]  # checked above
+
+
+def _print_table(table: Any) -> None:
+    """Columns as they fit the terminal; long tables are cut, and the cut is named."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, header_style="bold")
+    for name in table.column_names:
+        shown.add_column(name)
+    for row in table.slice(0, TERMINAL_ROWS).to_pylist():
+        shown.add_row(*(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()))
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(shown)
+    if table.num_rows > TERMINAL_ROWS:
+        print(f"{TERMINAL_ROWS} of {table.num_rows:,} rows; --out FILE or --format csv gives all", file=sys.stderr)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from modularity import __version__
+
+        print(f"modularity {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Is this Transformer modular? Run jobs, and look at what they wrote."""
+
+
+def run_as_job(command: Callable[..., None], arguments: Sequence[str] | None = None) -> None:
+    """Run a function with typer annotations as the command line of a job file."""
+    job = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    job.command()(command)
+    job(args=list(arguments) if arguments is not None else None)
+
+
+def main() -> None:
+    """Entry point of the `modularity` command."""
+    app()

@@ -1,0 +1,141 @@
+"""The config of the Emergent Modularity study: one class per step, put together from the rooms' own configs."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from modularity.capture import CaptureConfig
+from modularity.config import Config
+from modularity.data import FunctionConfig
+from modularity.models import ModelConfig
+from modularity.runtime import RuntimeConfig
+
+Variant = Literal["corrected", "paper"]
+Analysis = Literal["predictivity", "experts", "overlap"]
+PartitionMethod = Literal["balanced", "random", "unbalanced", "shuffled"]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class PredictivityConfig(Config):
+    """Neuron predictivity and its null (cards A1, A2, C1)."""
+
+    n_permutations: int = Field(default=200, ge=20)
+    """Label permutations, the same for every neuron; the smallest p of a best neuron is 1 / (n_permutations + 1)."""
+    n_bootstrap: int = Field(default=1000, ge=100)
+    """Resamples of the evaluation examples behind each interval."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of permutations and resamples."""
+    neurons_per_item: int = Field(default=4096, ge=64)
+    """Neurons of one layer that one work item ranks; rounded up to whole chunks of the store."""
+    n_top: int = Field(default=10, ge=1)
+    """Top neurons of each sub-function that are listed with their examples."""
+    n_examples: int = Field(default=5, ge=1)
+    """Examples listed for each top neuron, on either side."""
+
+
+class ExpertsConfig(Config):
+    """Partition of the neurons of each layer, and the search for functional experts (cards A4, A5, B1)."""
+
+    n_experts: int = Field(default=16, ge=2)
+    """Experts of each layer; must divide the neurons of every layer."""
+    methods: tuple[PartitionMethod, ...] = ("balanced", "random", "unbalanced", "shuffled")
+    """`balanced` is the partition of the study, the others are its controls."""
+    n_restarts: int = Field(default=1, ge=1)
+    """Restarts of balanced k-means."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of all partitions and of the permutations of expert labels."""
+    top_fraction: Fraction = 0.01
+    """Share of a layer's neurons that counts as a sub-function's top neurons."""
+    sensitivity: tuple[Fraction, ...] = (0.005, 0.01, 0.02, 0.05)
+    """Top fractions over which proportion and degree are repeated."""
+    alpha: float = Field(default=0.001, gt=0, lt=1)
+    """Level at which an expert is called functional (variant `paper`)."""
+    fdr: float = Field(default=0.05, gt=0, lt=1)
+    """False discovery rate over experts, layers and sub-functions that a functional expert keeps (`corrected`)."""
+    n_permutations: int = Field(default=1000, ge=100)
+    """Permutations of expert labels behind the p-values of degree and concentration."""
+
+    @model_validator(mode="after")
+    def _balanced_is_there(self) -> Self:
+        if "balanced" not in self.methods:
+            raise ValueError(
+                f"methods={list(self.methods)} lacks 'balanced', the partition that the others control for"
+            )
+        return self
+
+
+class OverlapConfig(Config):
+    """Shared top neurons of functions (card A3)."""
+
+    top_fraction: Fraction = 0.0105
+    """Share of a layer's neurons that is compared: 32 of 3,072 in the paper."""
+    n_permutations: int = Field(default=2000, ge=100)
+    """Permutations of which function a sub-function belongs to."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the permutations."""
+
+
+class Allowance(Config):
+    """What a job may use; a plan that needs more is refused before any work."""
+
+    store_bytes: int = Field(default=200_000_000_000, gt=0)
+    """Bytes that the run may add to the store."""
+    worker_bytes: int | None = Field(default=None, gt=0)
+    """Host memory of one worker; None: not limited here."""
+    hours: float | None = Field(default=None, gt=0)
+    """Estimated time; None: not limited."""
+
+
+class EmergentModularityConfig(Config):
+    """Do neurons and experts specialise in functions? Zhang Z. et al. 2023, arXiv 2305.18390."""
+
+    job: Literal["emergent_modularity"] = "emergent_modularity"
+    """Kind of job; `modularity run FILE` reads it."""
+    model: ModelConfig
+    """The checkpoint."""
+    functions: tuple[FunctionConfig, ...] = Field(min_length=1)
+    """The functions, each a set of binary sub-functions."""
+    variant: Variant = "corrected"
+    """`corrected`: neurons are chosen on one half of the examples and reported on the other, all tests are corrected;
+    `paper`: all examples for both, and the paper's threshold for functional experts."""
+    analyses: tuple[Analysis, ...] = ("predictivity", "experts", "overlap")
+    """What is computed from the activations; empty: they are only captured, for later queries."""
+    capture: CaptureConfig = CaptureConfig()
+    """What is captured and how; the analyses use `ffn.neurons`."""
+    predictivity: PredictivityConfig = PredictivityConfig()
+    """Neuron predictivity."""
+    experts: ExpertsConfig = ExpertsConfig()
+    """Partitions and functional experts."""
+    overlap: OverlapConfig = OverlapConfig()
+    """Overlap of functions."""
+    store_text: bool = True
+    """Keep the texts in the run, so that the report can show examples."""
+    allowance: Allowance = Allowance()
+    """Limits on the plan."""
+    runtime: RuntimeConfig = RuntimeConfig()
+    """Where the work runs; not part of what identifies the results."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        problems = []
+        names = [function.name for function in self.functions]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            problems.append(f"functions named twice: {', '.join(twice)}; give each its own name")
+        if self.analyses and "predictivity" not in self.analyses:
+            problems.append(f"analyses={list(self.analyses)} lacks 'predictivity', which the others are computed from")
+        if self.analyses and not any(site.rpartition("/")[2] == "ffn.neurons" for site in self.capture.sites):
+            problems.append(f"capture.sites={list(self.capture.sites)} lacks ffn.neurons, which this study analyses")
+        for function in self.functions:
+            if self.analyses and function.pooling.kind in ("none", "positions"):
+                problems.append(
+                    f"function {function.name!r} has pooling {function.pooling.kind!r}, several rows per example; the "
+                    "analyses rank neurons over one row per example: choose another one, or analyses=[] to capture only"
+                )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def result_digest(self) -> str:
+        """Digest of everything that determines the results: the config without runtime and allowance."""
+        return self.replace(runtime=RuntimeConfig().as_json(), allowance=Allowance().as_json()).digest()

@@ -1,0 +1,234 @@
+"""One function's top neurons against every partition: which experts are functional, and how much chance would give.
+
+Tables: `functional_experts` (sub-function × layer × partition × top fraction), `expert_counts` (the same × expert, at
+the fraction of the config), `function_experts` (experts of the function as a whole) and `modularity_tests` (proportion,
+degree and concentration against shuffled expert labels, with the exact expectation for random partitions).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modularity.experts import functional_experts_pooled, random_partition_baseline, relabelling
+from modularity.experts.family import FamilyNull, FunctionalFamily, Rule, family_null, functional_family
+from modularity.neurons import top_fraction_count, top_neurons
+from modularity.pipelines.config import ExpertsConfig, Variant
+from modularity.stats import benjamini_hochberg, p_values
+from modularity.store import Run, table_from_columns
+from modularity.types import ALL_LAYERS, PARTITION, WorkItem
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    function: str
+    subfunctions: list[str]
+    layers: list[int]
+    widths: list[int]
+    predictivity_SLF: np.ndarray
+    expert_MLF: np.ndarray
+    config: ExpertsConfig
+    rule: Rule
+
+    def top(self, fraction: float) -> list[np.ndarray]:
+        """Top neurons of every sub-function, one array (S, k) for each layer."""
+        return [
+            top_neurons(self.predictivity_SLF[:, index, :width], max(1, int(fraction * width)))
+            for index, width in enumerate(self.widths)
+        ]
+
+    def labels(self, method_index: int) -> list[np.ndarray]:
+        """Expert of every neuron, one array for each layer."""
+        return [self.expert_MLF[method_index, index, :width] for index, width in enumerate(self.widths)]
+
+
+def bring_experts_together(run: Run, item: WorkItem, config: ExpertsConfig, *, variant: Variant) -> Mapping[str, Any]:
+    """Write the four tables of one function."""
+    function = item.text("function")
+    results, partition = run.results(function, partial=True), run.results(PARTITION)
+    inputs = _Inputs(
+        function,
+        results["subfunction"].values.tolist(),
+        results["layer"].values.tolist(),
+        results["width"].values.tolist(),
+        results["predictivity"].values,
+        partition["expert"].values,
+        config,
+        Rule(alpha=config.alpha) if variant == "paper" else Rule(fdr=config.fdr),
+    )
+    tables: dict[str, list[Row]] = {
+        "functional_experts": [], "expert_counts": [], "function_experts": [], "modularity_tests": []
+    }  # fmt: skip
+    for method_index, method in enumerate(config.methods):
+        labels = inputs.labels(method_index)
+        for fraction in sorted({config.top_fraction, *config.sensitivity}):
+            _add_fraction(tables, inputs, method, labels, fraction)
+        tables["function_experts"] += _function_rows(inputs, method, labels)
+    written = [
+        run.write_table(name, item, table_from_columns({key: [row[key] for row in rows] for key in rows[0]}))
+        for name, rows in tables.items()
+    ]
+    run.commit(item, tables=written)
+    return {}
+
+
+def _add_fraction(
+    tables: dict[str, list[Row]], inputs: _Inputs, method: str, labels: list[np.ndarray], fraction: float
+) -> None:
+    config, top = inputs.config, inputs.top(fraction)
+    family = functional_family(top, labels, rule=inputs.rule, n_experts=config.n_experts)
+    null = family_null(
+        top,
+        labels,
+        rule=inputs.rule,
+        n_experts=config.n_experts,
+        n_permutations=config.n_permutations,
+        seed=config.seed,
+    )
+    head = {"function": inputs.function, "partition": method, "top_fraction": fraction}
+    tables["functional_experts"] += _family_rows(inputs, family, top, head)
+    tables["modularity_tests"] += _test_rows(inputs, family, null, top, head)
+    if fraction == config.top_fraction:
+        tables["expert_counts"] += _count_rows(inputs, family, labels, top, head)
+
+
+def _family_rows(inputs: _Inputs, family: FunctionalFamily, top: list[np.ndarray], head: Row) -> list[Row]:
+    return [
+        head
+        | {
+            "subfunction": subfunction,
+            "layer": layer,
+            "k": top[index].shape[1],
+            "n_experts": inputs.config.n_experts,
+            "n_functional": int(family.functional_LSE[index, s].sum()),
+            "proportion": float(family.proportion_LS[index, s]),
+            "degree": float(family.degree_LS[index, s]),
+            "concentration": float(family.concentration_LS[index, s]),
+        }
+        for index, layer in enumerate(inputs.layers)
+        for s, subfunction in enumerate(inputs.subfunctions)
+    ]
+
+
+def _test_rows(
+    inputs: _Inputs, family: FunctionalFamily, null: FamilyNull, top: list[np.ndarray], head: Row
+) -> list[Row]:
+    """Each figure, by layer and over all layers, against shuffled expert labels."""
+    figures = {
+        "proportion": (family.proportion_LS, null.proportion_NL),
+        "degree": (family.degree_LS, null.degree_NL),
+        "concentration": (family.concentration_LS, null.concentration_NL),
+    }
+    expected = _exact_expectation(inputs, top)
+    rows = []
+    for name, (observed_LS, null_NL) in figures.items():
+        places = [(ALL_LAYERS, float(observed_LS.mean()), null_NL.mean(axis=1))]
+        places += [
+            (layer, float(observed_LS[index].mean()), null_NL[:, index]) for index, layer in enumerate(inputs.layers)
+        ]
+        for layer, observed, null_N in places:
+            rows.append(
+                head
+                | {
+                    "layer": layer,
+                    "figure": name,
+                    "observed": observed,
+                    "null_mean": float(null_N.mean()),
+                    "null_low": float(np.quantile(null_N, 0.05)),
+                    "null_high": float(np.quantile(null_N, 0.95)),
+                    "p_value": float(p_values(np.array([observed - 1e-12]), null_N)[0]),
+                    "expected_at_alpha": expected.get(name, float("nan")),
+                    "n_subfunctions": len(inputs.subfunctions),
+                }
+            )
+    return rows
+
+
+def _exact_expectation(inputs: _Inputs, top: list[np.ndarray]) -> dict[str, float]:
+    """Expected proportion and degree of a random balanced partition under the threshold `alpha`, mean over layers."""
+    config = inputs.config
+    baselines = {
+        (width, top[index].shape[1]): random_partition_baseline(
+            width, config.n_experts, top[index].shape[1], alpha=config.alpha
+        )
+        for index, width in enumerate(inputs.widths)
+    }
+    each = [baselines[width, top[index].shape[1]] for index, width in enumerate(inputs.widths)]
+    return {
+        "proportion": float(np.mean([baseline.proportion for baseline in each])),
+        "degree": float(np.mean([baseline.degree for baseline in each])),
+        "concentration": 0.0,
+    }
+
+
+def _count_rows(
+    inputs: _Inputs, family: FunctionalFamily, labels: list[np.ndarray], top: list[np.ndarray], head: Row
+) -> list[Row]:
+    q_value_LSE = benjamini_hochberg(family.p_value_LSE)
+    rows = []
+    for index, layer in enumerate(inputs.layers):
+        sizes_E = np.bincount(labels[index], minlength=inputs.config.n_experts)
+        k = top[index].shape[1]
+        for s, subfunction in enumerate(inputs.subfunctions):
+            for expert in range(inputs.config.n_experts):
+                place = (index, s, expert)
+                rows.append(
+                    head
+                    | {
+                        "subfunction": subfunction,
+                        "layer": layer,
+                        "expert": expert,
+                        "size": int(sizes_E[expert]),
+                        "k": k,
+                        "count": int(family.counts_LSE[place]),
+                        "expected": float(k * sizes_E[expert] / sizes_E.sum()),
+                        "p_value": float(family.p_value_LSE[place]),
+                        "q_value": float(q_value_LSE[place]),
+                        "functional": bool(family.functional_LSE[place]),
+                    }
+                )
+    return rows
+
+
+def _function_rows(inputs: _Inputs, method: str, labels: list[np.ndarray]) -> list[Row]:
+    """Experts of the function as a whole: the lists of its sub-functions together (card A5, function level).
+
+    The binomial p-value is the paper's; it takes the lists for independent draws, which they are not where a neuron is
+    in several. The permutation p-value shuffles expert labels and allows for that.
+    """
+    config = inputs.config
+    rows = []
+    for index, layer in enumerate(inputs.layers):
+        lists = list(top_neurons(
+            inputs.predictivity_SLF[:, index, : inputs.widths[index]],
+            top_fraction_count(inputs.widths[index], config.top_fraction),
+        ))  # fmt: skip
+        pooled = functional_experts_pooled(lists, labels[index], alpha=config.alpha, n_experts=config.n_experts)
+        tested = relabelling(
+            lists,
+            labels[index],
+            alpha=config.alpha,
+            n_permutations=config.n_permutations,
+            seed=config.seed,
+            n_experts=config.n_experts,
+        )
+        for expert in range(config.n_experts):
+            rows.append(
+                {
+                    "function": inputs.function,
+                    "partition": method,
+                    "layer": layer,
+                    "expert": expert,
+                    "size": int(pooled.sizes_E[expert]),
+                    "n_top": pooled.n_top,
+                    "count": int(pooled.counts_E[expert]),
+                    "expected": float(pooled.expected_E[expert]),
+                    "p_binomial": float(pooled.p_value_E[expert]),
+                    "p_permutation": float(tested.p_value_E[expert]),
+                    "functional_at_alpha": bool(pooled.functional_E[expert]),
+                }
+            )
+    return rows

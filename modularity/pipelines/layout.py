@@ -1,0 +1,81 @@
+"""The dense results of the Emergent Modularity job: names, dimensions, blocks, and what each array means."""
+
+import numpy as np
+
+from modularity.data import FunctionData
+from modularity.pipelines.config import ExpertsConfig, PredictivityConfig
+from modularity.store import ResultArray, Run
+from modularity.types import PARTITION, SiteShape
+
+PREDICTIVITY_ARRAYS = {
+    "predictivity": ("float64", "average precision on selection examples, the larger of both polarities"),
+    "polarity": ("int8", "+1: high activation means label 1; -1: high activation means label 0"),
+    "normalised": ("float64", "(predictivity - floor) / (1 - floor)"),
+    "auroc": ("float64", "area under the ROC curve on selection examples, of the polarity +1"),
+    "accuracy": ("float64", "accuracy on evaluation examples of one threshold, the mean over selection examples"),
+    "p_value": ("float64", "permutation p of the predictivity, standardised by neuron and pooled over the block"),
+    "null_mean": ("float32", "mean of the predictivity under permuted labels"),
+    "null_sd": ("float32", "standard deviation of the predictivity under permuted labels"),
+    "predictivity_evaluation": (
+        "float64",
+        "average precision on evaluation examples, polarity chosen on selection examples",
+    ),
+    "auroc_evaluation": ("float64", "area under the ROC curve on evaluation examples, of the polarity +1"),
+}
+NEURON_DIMS = ("subfunction", "layer", "neuron")
+
+
+def create_predictivity(run: Run, function: FunctionData, shape: SiteShape, config: PredictivityConfig) -> None:
+    """Allocate `results/<function>`; layers narrower than the widest end in NaN."""
+    width = max(shape.widths)
+    block = {"layer": 1, "neuron": min(config.neurons_per_item, width)}
+    n_blocks = -(-width // config.neurons_per_item)
+    arrays = {
+        name: ResultArray(NEURON_DIMS, dtype, block, {"long_name": meaning})
+        for name, (dtype, meaning) in PREDICTIVITY_ARRAYS.items()
+    }
+    arrays["q_value"] = ResultArray(
+        NEURON_DIMS,
+        "float64",
+        {},
+        {"long_name": "Benjamini-Hochberg q over the neurons of all layers, by sub-function"},
+    )
+    arrays["null_max"] = ResultArray(
+        ("subfunction", "layer", "block", "permutation"),
+        "float64",
+        {"layer": 1, "block": 1},
+        {"long_name": "largest predictivity among the neurons of a block, for each label permutation"},
+    )
+    run.create_result(
+        function.name,
+        sizes={
+            "subfunction": len(function.subfunctions),
+            "layer": len(shape.layers),
+            "neuron": width,
+            "block": n_blocks,
+            "permutation": config.n_permutations,
+        },
+        arrays=arrays,
+        coordinates={
+            "subfunction": (("subfunction",), np.asarray(function.subfunctions, dtype=str)),
+            "layer": (("layer",), np.asarray(shape.layers, dtype=np.int64)),
+            "width": (("layer",), np.asarray(shape.widths, dtype=np.int64)),
+        },
+        attributes={"function": function.name, "site": str(shape.site), "neurons_per_item": config.neurons_per_item},
+    )
+
+
+def create_partition(run: Run, shape: SiteShape, config: ExpertsConfig) -> None:
+    """Allocate `results/partition`: the expert of every neuron, by method; -1 beyond the width of a layer."""
+    sizes = {"method": len(config.methods), "layer": len(shape.layers), "neuron": max(shape.widths)}
+    run.create_result(
+        PARTITION,
+        sizes=sizes,
+        arrays={"expert": ResultArray(("method", "layer", "neuron"), "int32", {"layer": 1}, {"long_name": "expert"})},
+        coordinates={
+            "method": (("method",), np.asarray(config.methods, dtype=str)),
+            "layer": (("layer",), np.asarray(shape.layers, dtype=np.int64)),
+            "width": (("layer",), np.asarray(shape.widths, dtype=np.int64)),
+        },
+        attributes={"site": str(shape.site), "n_experts": config.n_experts},
+    )

@@ -1,0 +1,143 @@
+"""The worker that holds a model: identifies it, captures rows of activations, partitions neurons by its weights."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from modularity.capture import BackgroundWriter, BufferPool, CaptureConfig, Capturer, ItemBuffer
+from modularity.data import TokenTable, row_ranges, token_batches
+from modularity.experts import (
+    balanced_kmeans,
+    kmeans_partition,
+    normalise_rows,
+    random_partition,
+    shuffled_weight_partition,
+)
+from modularity.models import MatmulMode, ModelConfig, apply_matmul_mode, choose_matmul_mode, load_model
+from modularity.pipelines.config import ExpertsConfig, PartitionMethod
+from modularity.store import ArrayWrite, Run, open_run
+from modularity.types import PARTITION, Site, StackName, WorkItem
+
+
+@dataclass(frozen=True)
+class ModelWorkerFactory:
+    """Builds a `ModelWorker` in the process that runs it."""
+
+    uri: str
+    model: ModelConfig
+    capture: CaptureConfig
+    sites: tuple[Site, ...]
+    experts: ExpertsConfig
+    data_digest: str
+    """Stands for `tables` when two factories are compared."""
+    rows_per_shard: tuple[tuple[str, int], ...]
+    n_threads: int
+    tables: Mapping[str, TokenTable] = field(compare=False, repr=False)
+
+    def __call__(self) -> "ModelWorker":
+        """Load the model."""
+        return ModelWorker(self)
+
+
+class ModelWorker:
+    """Runs `identify`, `capture` and `partition` items on one loaded model."""
+
+    def __init__(self, spec: ModelWorkerFactory) -> None:
+        self._spec = spec
+        self._model = load_model(spec.model)
+        self._run: Run | None = None
+        self._capturer: Capturer | None = None
+        self._pools: dict[int, BufferPool] = {}
+
+    def __call__(self, item: WorkItem) -> dict[str, Any]:
+        """Compute and record one item."""
+        actions = {"identify": self._identify, "capture": self._capture, "partition": self._partition}
+        return actions[item.kind](item)
+
+    def _identify(self, item: WorkItem) -> dict[str, Any]:
+        """Who the model is, and how float32 products are best computed on this machine."""
+        width = max(self._model.sites.shape(site).unit_shape[0] for site in self._spec.sites)
+        mode = choose_matmul_mode(self._spec.model.matmul, ffn_width=width) if self._uses_float32_cpu() else None
+        return {
+            "identity": asdict(self._model.identity),
+            "matmul": None if mode is None else asdict(mode),
+            "device": str(self._model.device),
+        }
+
+    def _uses_float32_cpu(self) -> bool:
+        return self._model.device.type == "cpu" and self._model.identity.dtype == "float32"
+
+    def _opened_run(self) -> Run:
+        if self._run is None:
+            self._run = open_run(self._spec.uri)
+            mode = self._run.manifest.notes.get("matmul")
+            if mode is not None:
+                recorded = MatmulMode(**{**mode, "shape": tuple(mode["shape"])})
+                apply_matmul_mode(recorded, device=self._model.device)
+        return self._run
+
+    def _capture(self, item: WorkItem) -> dict[str, Any]:
+        """Capture whole shards; while one is written the next is computed, and at most a few wait."""
+        run, spec = self._opened_run(), self._spec
+        function = item.text("function")
+        table, rows_per_shard = spec.tables[function], dict(spec.rows_per_shard)[function]
+        if self._capturer is None:
+            self._capturer = Capturer(
+                self._model, spec.sites, layers=spec.capture.layers, storage_dtype=spec.capture.dtype
+            )
+        pool = self._pools.setdefault(
+            rows_per_shard, BufferPool(self._capturer.shapes, rows_per_shard, storage_dtype=spec.capture.dtype)
+        )
+        writes: list[ArrayWrite] = []
+        info: dict[str, Any] = {"tokens": 0, "bytes": 0, "seconds_forward": 0.0}
+
+        def write(pending: tuple[int, ItemBuffer]) -> None:
+            start, buffer = pending
+            for site, values in buffer.arrays.items():
+                writes.append(run.write_activations(function, site, start, values, n_threads=spec.n_threads))
+            pool.release(buffer)
+
+        first, last = item.integer("start"), item.integer("stop")
+        with BackgroundWriter(write, max_pending=spec.capture.max_pending_items) as writer:
+            for offset, end in row_ranges(last - first, rows_per_shard):
+                start, stop = first + offset, first + end
+                buffer = pool.acquire(stop - start)
+                batches = token_batches(
+                    table, start, stop, tokens_per_batch=spec.capture.tokens_per_batch, pad_id=self._model.pad_id
+                )
+                stats = self._capturer.capture(batches, buffer.arrays, start, reduction=table.reduction)
+                info["tokens"] += stats.n_tokens
+                info["seconds_forward"] += stats.seconds_forward
+                writer.put((start, buffer))
+        info["bytes"] = sum(stored.n_bytes for written in writes for stored in written.objects)
+        run.commit(item, arrays=writes, info=info)
+        return info
+
+    def _partition(self, item: WorkItem) -> dict[str, Any]:
+        """Experts of the neurons of one layer, by every method of the config."""
+        run, config = self._opened_run(), self._spec.experts
+        stack: StackName = item.text("stack")  # type: ignore[assignment]  # made from a Site
+        layer = item.integer("layer")
+        rows_FD = normalise_rows(self._model.sites.ffn_input_weights(stack, layer))
+        width = run.results(PARTITION, partial=True).sizes["neuron"]
+        labels_MLF = np.full((len(config.methods), 1, width), -1, np.int32)
+        for index, method in enumerate(config.methods):
+            labels_MLF[index, 0, : len(rows_FD)] = partition_neurons(rows_FD, method, config, layer=layer)
+        layers = run.results(PARTITION, partial=True)["layer"].values.tolist()
+        writes = run.write_result(PARTITION, {"expert": labels_MLF}, at={"layer": layers.index(layer)})
+        run.commit(item, arrays=writes)
+        return {}
+
+
+def partition_neurons(rows_FD: np.ndarray, method: PartitionMethod, config: ExpertsConfig, *, layer: int) -> np.ndarray:
+    """Expert of every neuron of one layer, int32 (F,); seeds differ by layer."""
+    n_experts, seed = config.n_experts, config.seed + layer
+    if method == "balanced":
+        return balanced_kmeans(rows_FD, n_experts, n_restarts=config.n_restarts, seed=seed)
+    if method == "random":
+        return random_partition(len(rows_FD), n_experts, seed=seed)
+    if method == "unbalanced":
+        return kmeans_partition(rows_FD, n_experts, seed=seed).labels_F
+    return shuffled_weight_partition(rows_FD, n_experts, seed=seed)

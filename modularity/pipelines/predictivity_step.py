@@ -1,0 +1,85 @@
+"""One work item of predictivity: a block of neurons of one layer, for all sub-functions of one function."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from modularity.neurons import NeuronPredictivity, neuron_predictivity
+from modularity.pipelines.config import PredictivityConfig, Variant
+from modularity.pipelines.layout import PREDICTIVITY_ARRAYS
+from modularity.store import Run
+from modularity.types import Site, WorkItem
+
+_FIELDS = {
+    "predictivity": "ap_SF",
+    "polarity": "polarity_SF",
+    "normalised": "normalised_SF",
+    "auroc": "auroc_SF",
+    "accuracy": "accuracy_SF",
+    "p_value": "p_value_SF",
+    "null_mean": "null_mean_SF",
+    "null_sd": "null_sd_SF",
+    "predictivity_evaluation": "ap_evaluation_SF",
+    "auroc_evaluation": "auroc_evaluation_SF",
+}
+
+
+def rank_block(
+    run: Run, item: WorkItem, config: PredictivityConfig, *, variant: Variant, n_threads: int
+) -> Mapping[str, Any]:
+    """Rank the neurons of a block and record their scores, p-values and the null of the block's maximum."""
+    function, layer = item.text("function"), item.integer("layer")
+    start, stop = item.integer("start"), item.integer("stop")
+    results = run.results(function, partial=True)
+    index = results["layer"].values.tolist().index(layer)
+    n_valid = max(0, min(stop, int(results["width"].values[index])) - start)
+    coordinates = run.coordinates(function)
+    if n_valid:
+        activations_RF = run.read_activations(
+            function,
+            Site.parse(item.text("site"), "decoder"),
+            layer=layer,
+            units=slice(start, start + n_valid),
+            n_threads=n_threads,
+        )
+        scores = neuron_predictivity(
+            activations_RF,
+            coordinates["label"],
+            selection_half(coordinates, variant),
+            n_permutations=config.n_permutations,
+            seed=config.seed,
+            n_threads=n_threads,
+        )
+        values = _values(scores, stop - start)
+    else:
+        values = _nothing(len(coordinates["subfunction"]), stop - start, config.n_permutations)
+    block = {"layer": index, "neuron": start, "block": start // config.neurons_per_item}
+    written = run.write_result(function, values, at=block)
+    run.commit(item, arrays=written, info={"neurons": n_valid})
+    return {"bytes": sum(stored.n_bytes for write in written for stored in write.objects)}
+
+
+def selection_half(coordinates: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray | None:
+    """Rows on which neurons are chosen; None = all rows choose and report, as in the paper."""
+    return None if variant == "paper" else coordinates["selection"].astype(bool)
+
+
+def _values(scores: NeuronPredictivity, n_neurons: int) -> dict[str, np.ndarray]:
+    values: dict[str, np.ndarray] = {"null_max": scores.null_max_SN[:, None, None, :]}
+    for name, field in _FIELDS.items():
+        values_SF = getattr(scores, field)
+        dtype = np.dtype(PREDICTIVITY_ARRAYS[name][0])
+        padded = np.full((len(values_SF), 1, n_neurons), 0 if dtype.kind == "i" else np.nan, dtype)
+        padded[:, 0, : values_SF.shape[1]] = values_SF
+        values[name] = padded
+    return values
+
+
+def _nothing(n_subfunctions: int, n_neurons: int, n_permutations: int) -> dict[str, np.ndarray]:
+    """Values of a block that lies beyond the width of its layer."""
+    values: dict[str, np.ndarray] = {"null_max": np.full((n_subfunctions, 1, 1, n_permutations), -np.inf)}
+    for name, (dtype, _) in PREDICTIVITY_ARRAYS.items():
+        fill = 0 if np.dtype(dtype).kind == "i" else np.nan
+        values[name] = np.full((n_subfunctions, 1, n_neurons), fill, dtype)
+    return values

@@ -1,0 +1,286 @@
+"""From a config to a prepared job: functions read, texts tokenised, shapes known, work items and plan made.
+
+Nothing is computed and nothing is written here; whatever is wrong with the input is found here, all of it at once.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TypeVar
+
+import numpy as np
+
+from modularity.capture.budget import plan_memory, rows_per_item
+from modularity.data import FunctionData, TokenTable, load_functions, row_ranges, tokenise
+from modularity.errors import InputError, ModelError
+from modularity.models import ModelDescription, describe_model, load_tokenizer
+from modularity.pipelines.config import EmergentModularityConfig
+from modularity.pipelines.plan import Plan
+from modularity.types import Site, SiteShape, StorageDtype, WorkItem
+
+SHARDS_PER_ITEM = 2
+"""Zarr shards that one capture item writes: the first is written while the second is computed."""
+UNLIMITED_MODEL_TOKENS = 512
+"""Texts are cut here where neither the config nor the model (T5) sets a limit; the length of the paper."""
+_ITEM_SIZE: dict[StorageDtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedJob:
+    """Everything known before the first work item runs."""
+
+    config: EmergentModularityConfig
+    functions: tuple[FunctionData, ...]
+    tables: Mapping[str, TokenTable]
+    """Tokens of each function, by name."""
+    description: ModelDescription
+    shapes: Mapping[Site, SiteShape]
+    """What is captured."""
+    rows_per_shard: Mapping[str, int]
+    """Rows of one Zarr shard, by function."""
+
+    @property
+    def analysed(self) -> SiteShape | None:
+        """Shape of the site that the analyses use: the first `ffn.neurons` among the captured ones."""
+        return next((shape for site, shape in self.shapes.items() if site.name == "ffn.neurons"), None)
+
+    def function(self, name: str) -> FunctionData:
+        """The function of this name."""
+        return next(function for function in self.functions if function.name == name)
+
+    def data_identity(self) -> dict[str, str]:
+        """What the results depend on besides model and config: fingerprints of tokens and labels, by function."""
+        return {
+            function.name: f"{function.fingerprint}-{self.tables[function.name].fingerprint}"
+            for function in self.functions
+        }
+
+    def capture_items(self) -> list[WorkItem]:
+        """Rows of each function, a few whole shards at a time."""
+        items = []
+        for function in self.functions:
+            table = self.tables[function.name]
+            for start, stop in row_ranges(table.n_rows, SHARDS_PER_ITEM * self.rows_per_shard[function.name]):
+                items.append(
+                    WorkItem.of("capture", function=function.name, data=table.fingerprint, start=start, stop=stop)
+                )
+        return items
+
+    def partition_items(self) -> list[WorkItem]:
+        """One item for each layer."""
+        shape = self.analysed
+        if shape is None or "experts" not in self.config.analyses:
+            return []
+        return [WorkItem.of("partition", stack=shape.site.stack, layer=layer) for layer in shape.layers]
+
+    def predictivity_items(self) -> list[WorkItem]:
+        """Blocks of neurons of one layer, for each function."""
+        shape = self.analysed
+        if shape is None or "predictivity" not in self.config.analyses:
+            return []
+        block = self.config.predictivity.neurons_per_item
+        return [
+            WorkItem.of(
+                "predictivity", function=function.name, site=str(shape.site), layer=layer, start=start, stop=stop
+            )
+            for function in self.functions
+            for layer in shape.layers
+            for start, stop in row_ranges(max(shape.widths), block)
+        ]
+
+    def summary_items(self) -> list[WorkItem]:
+        """Items that bring the layers of a function, or all functions, together."""
+        analyses = self.config.analyses
+        kinds = [("summary", "predictivity"), ("experts", "experts")]
+        items = [
+            WorkItem.of(kind, function=function.name)
+            for kind, analysis in kinds
+            if analysis in analyses
+            for function in self.functions
+        ]
+        return items + ([WorkItem.of("overlap")] if "overlap" in analyses else [])
+
+
+def prepare(config: EmergentModularityConfig) -> PreparedJob:
+    """Read and check everything that a job needs, without loading weights.
+
+    Raises
+    ------
+    InputError
+        With every problem found in model, functions and their fit to each other.
+    """
+    problems: list[str] = []
+    functions = _attempt(lambda: load_functions(config.functions), problems)
+    description = _attempt(lambda: describe_model(config.model), problems)
+    shapes = _attempt(lambda: _captured_shapes(config, description), problems) if description is not None else None
+    tokenizer = _attempt(lambda: load_tokenizer(config.model), problems) if description is not None else None
+    if shapes is not None:
+        problems += _expert_problems(config, shapes)
+    tables: dict[str, TokenTable] = {}
+    if functions is not None and tokenizer is not None and description is not None:
+        limits = (config.capture.max_tokens, description.max_positions)
+        max_tokens = min((limit for limit in limits if limit is not None), default=UNLIMITED_MODEL_TOKENS)
+        for function in functions:
+            table = _attempt(lambda f=function: tokenise(f, tokenizer, max_tokens=max_tokens), problems)  # type: ignore[misc]
+            if table is not None:
+                tables[function.name] = table
+    if problems or functions is None or description is None or shapes is None:
+        raise InputError(problems)
+    rows = {
+        name: config.capture.rows_per_item
+        or rows_per_item(shapes, storage_dtype=config.capture.dtype, item_bytes=config.capture.item_bytes)
+        for name in tables
+    }
+    return PreparedJob(config, functions, tables, description, shapes, rows)
+
+
+def make_plan(job: PreparedJob) -> Plan:
+    """Size of a prepared job."""
+    config, tables = job.config, job.tables.values()
+    items = [*job.capture_items(), *job.partition_items(), *job.predictivity_items(), *job.summary_items()]
+    kinds = dict.fromkeys(item.kind for item in items)
+    memory = plan_memory(
+        job.description,
+        job.shapes,
+        storage_dtype=config.capture.dtype,
+        n_rows_per_item=max(job.rows_per_shard.values()),
+        tokens_per_batch=config.capture.tokens_per_batch,
+        longest_tokens=max(int(table.lengths_E.max()) for table in tables),
+        n_buffers=2,
+        on_device=config.model.device.startswith("cuda"),
+    )
+    return Plan(
+        items={kind: sum(item.kind == kind for item in items) for kind in kinds},
+        n_examples=sum(table.n_examples for table in tables),
+        n_rows=sum(table.n_rows for table in tables),
+        n_tokens=sum(table.n_tokens for table in tables),
+        n_truncated=sum(table.n_truncated for table in tables),
+        store_bytes=_activation_bytes(job) + _result_bytes(job),
+        worker_bytes=max(memory.host_bytes, _analysis_bytes(job)),
+        seconds=None if memory.on_device else _seconds(job),
+        notes=tuple(note for function in job.functions for note in function.notes),
+    )
+
+
+def _attempt(action: Callable[[], Result], problems: list[str]) -> Result | None:
+    try:
+        return action()
+    except InputError as error:
+        problems.extend(error.problems)
+    except ModelError as error:
+        problems.append(str(error))
+    return None
+
+
+def _captured_shapes(config: EmergentModularityConfig, description: ModelDescription) -> dict[Site, SiteShape]:
+    default_stack = description.stacks[0]
+    shapes: dict[Site, SiteShape] = {}
+    problems = []
+    for text in config.capture.sites:
+        site = Site.parse(text, default_stack)
+        if site not in description.shapes:
+            known = ", ".join(str(known) for known in description.shapes)
+            problems.append(
+                f"capture.sites: {text!r} is not in {config.model.name!r} ({description.architecture}), "
+                f"which has {known}"
+            )
+            continue
+        full = description.shapes[site]
+        wanted = full.layers if config.capture.layers is None else config.capture.layers
+        absent = [layer for layer in wanted if layer not in full.layers]
+        if absent:
+            problems.append(
+                f"capture.layers: {absent} are not among the layers {full.layers[0]}..{full.layers[-1]} of {site}"
+            )
+            continue
+        widths = tuple(full.widths[full.layers.index(layer)] for layer in wanted)
+        shapes[site] = SiteShape(site, tuple(wanted), widths, full.unit_dims, full.unit_shape)
+    if problems:
+        raise InputError(problems)
+    return shapes
+
+
+def _expert_problems(config: EmergentModularityConfig, shapes: Mapping[Site, SiteShape]) -> list[str]:
+    shape = next((shape for site, shape in shapes.items() if site.name == "ffn.neurons"), None)
+    if shape is None or "experts" not in config.analyses:
+        return []
+    n_experts = config.experts.n_experts
+    wrong = {layer: width for layer, width in zip(shape.layers, shape.widths) if width % n_experts}
+    if not wrong:
+        return []
+    layer, width = next(iter(wrong.items()))
+    divisors = sorted((n for n in range(2, width) if width % n == 0), key=lambda n: abs(n - n_experts))[:4]
+    return [
+        f"experts.n_experts={n_experts} does not divide the {width} neurons of layer {layer}; "
+        f"the nearest numbers that do are {', '.join(map(str, sorted(divisors)))}"
+    ]
+
+
+def _row_values(job: PreparedJob) -> int:
+    return sum(len(shape.layers) * prod(shape.unit_shape) for shape in job.shapes.values())
+
+
+def _activation_bytes(job: PreparedJob) -> int:
+    n_rows = sum(table.n_rows for table in job.tables.values())
+    return n_rows * _row_values(job) * _ITEM_SIZE[job.config.capture.dtype]
+
+
+def _result_bytes(job: PreparedJob) -> int:
+    shape = job.analysed
+    if shape is None or "predictivity" not in job.config.analyses:
+        return 0
+    n_neurons = sum(shape.widths)
+    n_subfunctions = sum(len(function.subfunctions) for function in job.functions)
+    per_neuron = 8 * 11
+    return n_subfunctions * (n_neurons * per_neuron + len(shape.layers) * job.config.predictivity.n_permutations * 8)
+
+
+def _analysis_bytes(job: PreparedJob) -> int:
+    """Activations of one block and the labels under permutation."""
+    shape = job.analysed
+    if shape is None or "predictivity" not in job.config.analyses:
+        return 0
+    width = min(job.config.predictivity.neurons_per_item, max(shape.widths))
+    n_rows = max(table.n_rows for table in job.tables.values())
+    return 3 * n_rows * width * 4 + n_rows * job.config.predictivity.n_permutations
+
+
+def _seconds(job: PreparedJob) -> float:
+    """Products of the forward at the measured speed of one float32 product here, plus the ranking of a probe block."""
+    n_tokens = sum(table.n_tokens for table in job.tables.values())
+    multiplied = job.description.n_parameters - job.description.n_embedding_parameters
+    forward = 2 * multiplied * n_tokens / (0.5 * _probe_flops())
+    return forward + _ranking_seconds(job)
+
+
+def _probe_flops() -> float:
+    left, right = np.ones((512, 768), np.float32), np.ones((768, 3072), np.float32)
+    left @ right
+    start = time.perf_counter()
+    left @ right
+    return 2 * 512 * 768 * 3072 / max(time.perf_counter() - start, 1e-6)
+
+
+def _ranking_seconds(job: PreparedJob) -> float:
+    """Measured on a probe: 32 neurons of the largest function under 100 label vectors."""
+    shape = job.analysed
+    if shape is None or "predictivity" not in job.config.analyses:
+        return 0.0
+    from modularity.stats import ranking_scores
+
+    generator = np.random.default_rng(0)
+    n_rows = min(2000, max(table.n_rows for table in job.tables.values()))
+    activations_RF = generator.standard_normal((n_rows, 32), dtype=np.float32)
+    labels_SR = generator.random((100, n_rows)) < 0.5
+    ranking_scores(activations_RF, labels_SR, n_threads=1)
+    start = time.perf_counter()
+    ranking_scores(activations_RF, labels_SR, n_threads=1)
+    per_value = (time.perf_counter() - start) / (32 * 100 * n_rows)
+    values = sum(
+        int((function.labels_SE >= 0).sum()) * sum(shape.widths) * job.config.predictivity.n_permutations
+        for function in job.functions
+    )
+    return per_value * values

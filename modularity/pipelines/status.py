@@ -1,0 +1,77 @@
+"""How far a run is, read from its store alone."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from modularity.runtime.progress import format_bytes
+from modularity.store import open_run
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """State of a run."""
+
+    uri: str
+    job: str
+    state: str
+    model: str
+    created: str
+    updated: str
+    items: Mapping[str, tuple[int, int]]
+    """Items done and planned, by kind."""
+    n_tokens: int
+    """Tokens captured so far."""
+    n_bytes: int
+    """Bytes written so far, compressed."""
+    functions: tuple[str, ...]
+    results: tuple[str, ...]
+    tables: tuple[str, ...]
+    failure: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Lines for the terminal."""
+        done = sum(done for done, _ in self.items.values())
+        planned = sum(planned for _, planned in self.items.values())
+        kinds = ", ".join(f"{kind} {done}/{planned}" for kind, (done, planned) in self.items.items())
+        rows = [
+            ("run", self.uri),
+            ("job", f"{self.job} of {self.model}"),
+            ("state", self.state + (f": {self.failure}" if self.failure else "")),
+            ("items", f"{done}/{planned}: {kinds}"),
+            ("captured", f"{self.n_tokens:,} tokens"),
+            ("written", format_bytes(self.n_bytes)),
+            ("functions", ", ".join(self.functions) or "none"),
+            ("results", ", ".join(self.results) or "none"),
+            ("tables", ", ".join(self.tables) or "none"),
+            ("times", f"created {self.created}, updated {self.updated}"),
+        ]
+        return "\n".join(f"{name:<10}{value}" for name, value in rows)
+
+
+def run_status(uri: str) -> RunStatus:
+    """Status of the run at `uri`; StoreError if there is none."""
+    run = open_run(uri)
+    manifest, records = run.manifest, run.commits()
+    done = Counter(record.item.kind for record in records.values())
+    stored = [stored for record in records.values() for stored in record.objects]
+    return RunStatus(
+        uri=run.uri,
+        job=manifest.job,
+        state=manifest.state,
+        model=str(manifest.identity.get("model", {}).get("name", "unknown")),
+        created=manifest.created,
+        updated=manifest.updated,
+        items={kind: (done[kind], planned) for kind, planned in manifest.items_planned.items()},
+        n_tokens=sum(int(record.info.get("tokens", 0)) for record in records.values()),
+        n_bytes=sum(stored_object.n_bytes for stored_object in stored),
+        functions=run.functions(),
+        results=run.result_names(),
+        tables=run.tables(),
+        failure=manifest.notes.get("failure"),
+    )

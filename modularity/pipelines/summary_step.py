@@ -1,0 +1,296 @@
+"""One function over all layers: corrected p-values, best neurons with intervals, top neurons with their examples.
+
+Tables: `best_neurons` (sub-function × layer), `function_curve` (layer), `top_neurons` (sub-function × rank) and
+`top_examples` (top neuron × side × rank). Chosen on selection examples, reported on evaluation examples.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modularity.neurons import evaluation_interval, top_neurons
+from modularity.pipelines.config import PredictivityConfig, Variant
+from modularity.pipelines.predictivity_step import selection_half
+from modularity.stats import benjamini_hochberg, p_values
+from modularity.store import Run, table_from_columns
+from modularity.types import Site, WorkItem
+
+Row = dict[str, Any]
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """The dense results of a function, read once."""
+
+    subfunctions: list[str]
+    layers: list[int]
+    widths: list[int]
+    predictivity_SLF: np.ndarray
+    polarity_SLF: np.ndarray
+    p_value_SLF: np.ndarray
+    evaluation_SLF: np.ndarray
+    null_max_SLN: np.ndarray
+    auroc_SLF: np.ndarray
+    accuracy_SLF: np.ndarray
+
+    @classmethod
+    def read(cls, run: Run, function: str) -> "_Scores":
+        results = run.results(function, partial=True)
+        return cls(
+            results["subfunction"].values.tolist(),
+            results["layer"].values.tolist(),
+            results["width"].values.tolist(),
+            results["predictivity"].values,
+            results["polarity"].values,
+            results["p_value"].values,
+            results["predictivity_evaluation"].values,
+            results["null_max"].values.max(axis=2),
+            results["auroc_evaluation"].values,
+            results["accuracy"].values,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Halves:
+    """Labels and rows of one sub-function."""
+
+    labels_R: np.ndarray
+    evaluation_R: np.ndarray
+    """Rows on which values are reported, as indices."""
+    floor: float
+    """Predictivity of a constant neuron on the selection rows."""
+    share_positive: float
+    """Share of label 1 on the evaluation rows: the chance level of polarity +1."""
+
+    def chance(self, polarity: int) -> float:
+        return self.share_positive if polarity == 1 else 1.0 - self.share_positive
+
+
+def summarise_function(run: Run, item: WorkItem, config: PredictivityConfig, *, variant: Variant) -> Mapping[str, Any]:
+    """Write `q_value` and the four tables of one function."""
+    function = item.text("function")
+    scores = _Scores.read(run, function)
+    coordinates = run.coordinates(function)
+    halves = [_halves(coordinates, s, variant) for s in range(len(scores.subfunctions))]
+    q_value_SLF = _q_values(scores)
+    reader = _NeuronReader(run, function, coordinates, config)
+    best = [_best_row(function, scores, halves, q_value_SLF, s, index, reader)
+            for s in range(len(scores.subfunctions)) for index in range(len(scores.layers))]  # fmt: skip
+    curve = [_curve_row(function, scores, halves, best, index) for index in range(len(scores.layers))]
+    top, examples = _top_rows(function, scores, halves, q_value_SLF, reader, config)
+    tables = {"best_neurons": best, "function_curve": curve, "top_neurons": top, "top_examples": examples}
+    written = [run.write_table(name, item, table_from_columns(_columns(rows))) for name, rows in tables.items()]
+    arrays = run.write_result(function, {"q_value": q_value_SLF})
+    run.commit(item, arrays=arrays, tables=written)
+    return {}
+
+
+def _columns(rows: list[Row]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _halves(coordinates: Mapping[str, np.ndarray], s: int, variant: Variant) -> _Halves:
+    labels_R = coordinates["label"][s]
+    chosen_R = selection_half(coordinates, variant)
+    owned_R = labels_R >= 0
+    selection = owned_R if chosen_R is None else owned_R & chosen_R
+    evaluation = owned_R if chosen_R is None else owned_R & ~chosen_R
+    share = float((labels_R[selection] == 1).mean())
+    return _Halves(
+        labels_R, np.flatnonzero(evaluation), max(share, 1 - share), float((labels_R[evaluation] == 1).mean())
+    )
+
+
+def _q_values(scores: _Scores) -> np.ndarray:
+    """Benjamini-Hochberg over the neurons of all layers, each sub-function a family; NaN beyond a layer's width."""
+    q_value_SLF = np.full(scores.p_value_SLF.shape, np.nan)
+    for p_value_LF, q_value_LF in zip(scores.p_value_SLF, q_value_SLF):
+        real_LF = ~np.isnan(p_value_LF)
+        q_value_LF[real_LF] = benjamini_hochberg(p_value_LF[real_LF])
+    return q_value_SLF
+
+
+class _NeuronReader:
+    """Reads single neurons and their intervals, each once."""
+
+    def __init__(
+        self, run: Run, function: str, coordinates: Mapping[str, np.ndarray], config: PredictivityConfig
+    ) -> None:
+        self._run, self._function, self._config = run, function, config
+        self.coordinates = coordinates
+        self._site = Site.parse(run.manifest.notes["analysed"], "decoder")
+        self._columns: dict[tuple[int, int], np.ndarray] = {}
+        self._intervals: dict[tuple[int, int, int], tuple[float, float]] = {}
+
+    def column(self, layer: int, neuron: int) -> np.ndarray:
+        """Activation of one neuron on all rows, float32."""
+        key = (layer, neuron)
+        if key not in self._columns:
+            self._columns[key] = self._run.read_activations(
+                self._function, self._site, layer=layer, units=slice(neuron, neuron + 1)
+            )[:, 0]
+        return self._columns[key]
+
+    def interval(self, s: int, halves: _Halves, layer: int, neuron: int, polarity: int) -> tuple[float, float]:
+        """95 % bootstrap interval of the average precision on the evaluation rows, over clusters of examples."""
+        key = (s, layer, neuron)
+        if key not in self._intervals:
+            rows = halves.evaluation_R
+            found = evaluation_interval(
+                self.column(layer, neuron)[rows],
+                halves.labels_R[rows] == 1,
+                polarity,
+                n_resamples=self._config.n_bootstrap,
+                seed=self._config.seed,
+                groups_R=self.coordinates["cluster"][rows],
+            )
+            self._intervals[key] = (found.low, found.high)
+        return self._intervals[key]
+
+
+def _neuron_row(
+    function: str,
+    scores: _Scores,
+    halves: _Halves,
+    q_value_SLF: np.ndarray,
+    place: tuple[int, int, int],
+    reader: _NeuronReader,
+) -> Row:
+    """Everything known of one neuron for one sub-function."""
+    s, index, neuron = place
+    layer, polarity = scores.layers[index], int(scores.polarity_SLF[place])
+    chance = halves.chance(polarity)
+    value = float(scores.evaluation_SLF[place])
+    low, high = reader.interval(s, halves, layer, neuron, polarity)
+    return {
+        "function": function,
+        "subfunction": scores.subfunctions[s],
+        "layer": layer,
+        "neuron": neuron,
+        "polarity": polarity,
+        "ap_selection": float(scores.predictivity_SLF[place]),
+        "floor_selection": halves.floor,
+        "ap_evaluation": value,
+        "chance_evaluation": chance,
+        "normalised_evaluation": (value - chance) / (1 - chance),
+        "normalised_low": (low - chance) / (1 - chance),
+        "normalised_high": (high - chance) / (1 - chance),
+        "auroc_evaluation": float(scores.auroc_SLF[place]),
+        "accuracy_evaluation": float(scores.accuracy_SLF[place]),
+        "p_value": float(scores.p_value_SLF[place]),
+        "q_value": float(q_value_SLF[place]),
+        "n_evaluation": len(halves.evaluation_R),
+    }
+
+
+def _best_row(
+    function: str,
+    scores: _Scores,
+    halves: list[_Halves],
+    q_value_SLF: np.ndarray,
+    s: int,
+    index: int,
+    reader: _NeuronReader,
+) -> Row:
+    """The best neuron of one layer with the p-value of having been the best of all."""
+    values_F = scores.predictivity_SLF[s, index, : scores.widths[index]]
+    neuron = int(top_neurons(values_F, 1)[0])
+    row = _neuron_row(function, scores, halves[s], q_value_SLF, (s, index, neuron), reader)
+    null_N = scores.null_max_SLN[s, index]
+    observed = row["ap_selection"]
+    return row | {
+        "p_value_max": float(p_values(np.array([observed]), null_N)[0]),
+        "null_max_mean": float(null_N.mean()),
+        "null_max_high": float(np.quantile(null_N, 0.95)),
+        "n_neurons": scores.widths[index],
+    }
+
+
+def _curve_row(function: str, scores: _Scores, halves: list[_Halves], best: list[Row], index: int) -> Row:
+    """Mean over sub-functions of the best neuron of one layer, and of its null.
+
+    The interval takes the sampling errors of the sub-functions as independent; its null does not: permutation n
+    exchanges the same rows for all sub-functions with the same examples.
+    """
+    layer = scores.layers[index]
+    rows = [row for row in best if row["layer"] == layer]
+    mean = float(np.mean([row["normalised_evaluation"] for row in rows]))
+    spread_S = np.array([(row["normalised_high"] - row["normalised_low"]) / (2 * Z_95) for row in rows])
+    half_width = Z_95 * float(np.sqrt((spread_S**2).sum())) / len(rows)
+    floor_S = np.array([half.floor for half in halves])
+    observed_S = np.array([row["ap_selection"] for row in rows])
+    selection = float(((observed_S - floor_S) / (1 - floor_S)).mean())
+    null_LN = _null_curves(scores, floor_S)
+    null_N = null_LN[index]
+    return {
+        "function": function,
+        "layer": layer,
+        "normalised_evaluation": mean,
+        "low": mean - half_width,
+        "high": mean + half_width,
+        "normalised_selection": selection,
+        "null_mean": float(null_N.mean()),
+        "null_low": float(np.quantile(null_N, 0.05)),
+        "null_high": float(np.quantile(null_N, 0.95)),
+        "p_value": float(p_values(np.array([selection]), null_N)[0]),
+        "p_value_all_layers": float(p_values(np.array([selection]), null_LN.max(axis=0))[0]),
+        "n_subfunctions": len(rows),
+        "n_neurons": scores.widths[index],
+    }
+
+
+def _null_curves(scores: _Scores, floor_S: np.ndarray) -> np.ndarray:
+    """Normalised best under permuted labels, mean over sub-functions, (n_layers, n_permutations)."""
+    normalised_SLN = (scores.null_max_SLN - floor_S[:, None, None]) / (1 - floor_S[:, None, None])
+    curves: np.ndarray = normalised_SLN.mean(axis=0)
+    return curves
+
+
+def _top_rows(
+    function: str,
+    scores: _Scores,
+    halves: list[_Halves],
+    q_value_SLF: np.ndarray,
+    reader: _NeuronReader,
+    config: PredictivityConfig,
+) -> tuple[list[Row], list[Row]]:
+    """The best neurons of all layers for each sub-function, and the examples at their two ends."""
+    top: list[Row] = []
+    examples: list[Row] = []
+    width = scores.predictivity_SLF.shape[2]
+    for s, half in enumerate(halves):
+        values = np.nan_to_num(scores.predictivity_SLF[s].ravel(), nan=-1.0)
+        n_real = sum(scores.widths)
+        for rank, flat in enumerate(top_neurons(values, min(config.n_top, n_real)).tolist(), 1):
+            index, neuron = divmod(flat, width)
+            row = _neuron_row(function, scores, half, q_value_SLF, (s, index, neuron), reader)
+            top.append({"rank": rank} | row)
+            examples += _example_rows(row, half, reader, config.n_examples)
+    return top, examples
+
+
+def _example_rows(row: Row, halves: _Halves, reader: _NeuronReader, n_examples: int) -> list[Row]:
+    """The examples of the sub-function on which the neuron is most and least active."""
+    owned = np.flatnonzero(halves.labels_R >= 0)
+    values_R = reader.column(row["layer"], row["neuron"])
+    ascending = owned[np.argsort(values_R[owned], kind="stable")]
+    names = reader.coordinates["example_id"]
+    sides = {"highest": ascending[::-1][:n_examples], "lowest": ascending[:n_examples]}
+    return [
+        {
+            "function": row["function"],
+            "subfunction": row["subfunction"],
+            "layer": row["layer"],
+            "neuron": row["neuron"],
+            "side": side,
+            "rank": rank,
+            "example_id": str(names[r]),
+            "value": float(values_R[r]),
+            "label": int(halves.labels_R[r]),
+        }
+        for side, rows in sides.items()
+        for rank, r in enumerate(rows.tolist(), 1)
+    ]

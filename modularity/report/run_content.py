@@ -1,0 +1,348 @@
+"""The tables and dense results of a run, brought into the form that the report page shows."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from modularity.errors import StoreError
+from modularity.report.content import (
+    ExampleValue,
+    FunctionCurve,
+    FunctionSummary,
+    Heatmap,
+    OverlapMatrix,
+    Provenance,
+    ProvenanceGroup,
+    ReportContent,
+    RunSummary,
+    SubFunction,
+    TopNeuron,
+)
+from modularity.report.run_experts import expert_curves, expert_maps, sensitivity_curves
+from modularity.report.run_tables import PARTITION_SHOWN, Row, RunTables
+from modularity.store import Run
+from modularity.types import PARTITION
+
+FDR = 0.05
+
+
+def report_content(run: Run) -> ReportContent:
+    """Everything that the page shows; parts that the run has not computed stay empty."""
+    tables = RunTables(run)
+    functions = [config["name"] for config in run.manifest.config["functions"]]
+    curves = tuple(curve for name in functions for curve in _curves(tables, name))
+    return ReportContent(
+        title=f"Emergent modularity in {_model_name(run)}",
+        run=_summary(run, tables),
+        functions=tuple(_function(run, tables, config) for config in run.manifest.config["functions"]),
+        provenance=_provenance(run),
+        curves=curves,
+        heatmaps=tuple(_heatmaps(tables, functions)),
+        overlaps=tuple(_overlaps(tables)),
+        expert_curves=tuple(curve for name in functions for curve in expert_curves(run, tables, name)),
+        expert_maps=tuple(expert_maps(run, tables)),
+        sensitivity=tuple(curve for name in functions for curve in sensitivity_curves(tables, name)),
+        neurons=tuple(_neurons(run, tables)),
+        held_out=run.manifest.config["variant"] == "corrected",
+        notes=tuple(_notes(run, tables)),
+    )
+
+
+def _model_name(run: Run) -> str:
+    """Name to print: the hub id, or the last folders of a local path."""
+    name = str(run.manifest.identity["model"]["name"])
+    parts = [part for part in name.replace("\\", "/").split("/") if part]
+    return "/".join(parts[-2:]) if len(parts) > 2 else name
+
+
+def _summary(run: Run, tables: RunTables) -> RunSummary:
+    manifest = run.manifest
+    rows = tables.rows("function_curve")
+    widths = {row["layer"]: row["n_neurons"] for row in rows}
+    return RunSummary(
+        model=_model_name(run),
+        site=str(manifest.notes.get("analysed")),
+        layers=tuple(sorted(widths)),
+        n_neurons=sum(widths.values()),
+        n_permutations=manifest.config["predictivity"]["n_permutations"],
+        n_experts=manifest.config["experts"]["n_experts"] if tables.rows("functional_experts") else None,
+        fdr=FDR,
+        created=manifest.created,
+    )
+
+
+def _function(run: Run, tables: RunTables, config: Mapping[str, Any]) -> FunctionSummary:
+    name = config["name"]
+    halves = {(row["subfunction"], row["half"]): row for row in tables.rows("subfunctions", function=name)}
+    names = dict.fromkeys(subfunction for subfunction, _ in halves)
+    subfunctions = []
+    for subfunction in names:
+        selection, evaluation = halves[subfunction, "selection"], halves[subfunction, "evaluation"]
+        n_examples = selection["n_examples"] + evaluation["n_examples"]
+        n_positive = selection["n_positive"] + evaluation["n_positive"]
+        subfunctions.append(
+            SubFunction(subfunction, selection["n_examples"], evaluation["n_examples"], n_positive / n_examples)
+        )
+    source = config["source"]
+    return FunctionSummary(
+        name=name,
+        kind=config["kind"],
+        source=source if isinstance(source, str) else json.dumps(source, ensure_ascii=False),
+        pooling=config["pooling"]["kind"],
+        subfunctions=tuple(subfunctions),
+        n_examples=len(np.unique(run.coordinates(name)["example"])),
+        n_tokens=int(run.manifest.notes["tokens"][name]),
+        n_truncated=int(run.manifest.notes["truncated"][name]),
+        n_significant=_n_significant(run, name),
+    )
+
+
+def _n_significant(run: Run, function: str) -> int | None:
+    """Neurons with q at most `FDR` for at least one sub-function."""
+    try:
+        q_value_SLF = run.results(function)["q_value"].values
+    except StoreError:
+        return None
+    return int(np.any(np.nan_to_num(q_value_SLF, nan=1.0) <= FDR, axis=0).sum())
+
+
+def _curves(tables: RunTables, function: str) -> Iterator[FunctionCurve]:
+    rows = sorted(tables.rows("function_curve", function=function), key=lambda row: row["layer"])
+    if not rows:
+        return
+
+    def column(name: str) -> np.ndarray:
+        return np.array([row[name] for row in rows], dtype=np.float64)
+
+    yield FunctionCurve(
+        function=function,
+        layers=tuple(row["layer"] for row in rows),
+        best_L=column("normalised_evaluation"),
+        low_L=column("low"),
+        high_L=column("high"),
+        null_L=column("null_mean"),
+        null_high_L=column("null_high"),
+        null_low_L=column("null_low"),
+        selection_L=column("normalised_selection"),
+        p_value_L=column("p_value"),
+        p_value=min(row["p_value_all_layers"] for row in rows),
+        n_subfunctions=rows[0]["n_subfunctions"],
+        n_neurons=rows[0]["n_neurons"],
+    )
+
+
+def _heatmaps(tables: RunTables, functions: list[str]) -> Iterator[Heatmap]:
+    curves = [
+        (name, sorted(tables.rows("function_curve", function=name), key=lambda r: r["layer"])) for name in functions
+    ]
+    if all(rows for _, rows in curves):
+        yield _heatmap(
+            "functions", "Best neuron by function and layer", [(name, name, rows) for name, rows in curves], "p_value"
+        )
+    best: dict[tuple[str, str], list[Row]] = {}
+    for row in tables.rows("best_neurons"):
+        best.setdefault((row["function"], row["subfunction"]), []).append(row)
+    if best:
+        named = [
+            (f"{name}", function, sorted(rows, key=lambda r: r["layer"])) for (function, name), rows in best.items()
+        ]
+        yield _heatmap("subfunctions", "Best neuron by sub-function and layer", named, "p_value_max")
+
+
+def _heatmap(name: str, title: str, named: list[tuple[str, str, list[Row]]], p_column: str) -> Heatmap:
+    low, high = ("low", "high") if name == "functions" else ("normalised_low", "normalised_high")
+
+    def values(column: str) -> np.ndarray:
+        return np.array([[row[column] for row in rows] for _, _, rows in named], dtype=np.float64)
+
+    return Heatmap(
+        name=name,
+        title=title,
+        row_names=tuple(row_name for row_name, _, _ in named),
+        row_groups=tuple(group for _, group, _ in named),
+        layers=tuple(row["layer"] for row in named[0][2]),
+        value_YL=values("normalised_evaluation"),
+        low_YL=values(low),
+        high_YL=values(high),
+        p_value_YL=values(p_column),
+        p_name="p of the best neuron of the layer",
+        chance=0.0,
+    )
+
+
+def _overlaps(tables: RunTables) -> Iterator[OverlapMatrix]:
+    pairs, blocks = tables.rows("overlap_subfunctions"), tables.rows("overlap_functions")
+    curves = tables.rows("function_curve")
+    if not blocks or not curves:
+        return
+    widths = {row["layer"]: row["n_neurons"] for row in curves}
+    k_total = pairs[0]["n_top"] if pairs else 0
+    common = {
+        "chance": blocks[0]["chance"],
+        "k": round(k_total / len(widths)) if pairs else 0,
+        "n_neurons": next(iter(widths.values())),
+        "n_layers": len(widths),
+    }
+    names = list(dict.fromkeys(row["function_a"] for row in blocks))
+    value, p_above = (np.full((len(names), len(names)), np.nan) for _ in range(2))
+    for row in blocks:
+        a, b = names.index(row["function_a"]), names.index(row["function_b"])
+        value[a, b] = value[b, a] = row["top_overlap"]
+        p_above[a, b] = p_above[b, a] = row["p_above"] if a == b else row["p_below"]
+    yield OverlapMatrix(
+        name="functions",
+        title="Shared top neurons of functions",
+        names=tuple(names),
+        groups=tuple(names),
+        value_SS=value,
+        p_value_SS=p_above,
+        p_name="permutation p (diagonal: this high; elsewhere: this low)",
+        block_p_value=_finite(blocks[0]["p_within_above_between"]),
+        self_pairs=False,
+        **common,
+    )
+    if pairs:
+        yield _pair_matrix(pairs, common)
+
+
+def _pair_matrix(pairs: list[Row], common: Mapping[str, Any]) -> OverlapMatrix:
+    names = list(dict.fromkeys((row[f"function_{end}"], row[f"subfunction_{end}"]) for end in "ab" for row in pairs))
+    value, q_value = np.ones((len(names), len(names))), np.full((len(names), len(names)), np.nan)
+    for row in pairs:
+        a = names.index((row["function_a"], row["subfunction_a"]))
+        b = names.index((row["function_b"], row["subfunction_b"]))
+        value[a, b] = value[b, a] = row["top_overlap"]
+        q_value[a, b] = q_value[b, a] = row["q_value"]
+    return OverlapMatrix(
+        name="subfunctions",
+        title="Shared top neurons of sub-functions",
+        names=tuple(name for _, name in names),
+        groups=tuple(function for function, _ in names),
+        value_SS=value,
+        p_value_SS=q_value,
+        p_name="q (hypergeometric over all layers)",
+        **common,
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _neurons(run: Run, tables: RunTables) -> Iterator[TopNeuron]:
+    """Top neurons, the best of each sub-function first."""
+    experts = _expert_of(run)
+    functional = {
+        (row["function"], row["subfunction"], row["layer"], row["expert"]): row["functional"]
+        for row in tables.rows("expert_counts", partition=PARTITION_SHOWN)
+    }
+    examples: dict[tuple[Any, ...], list[Row]] = {}
+    for row in tables.rows("top_examples"):
+        key = (row["function"], row["subfunction"], row["layer"], row["neuron"], row["side"])
+        examples.setdefault(key, []).append(row)
+    for row in sorted(tables.rows("top_neurons"), key=lambda row: row["rank"]):
+        place = (row["function"], row["subfunction"], row["layer"])
+        neuron = (*place, row["neuron"])
+        expert = experts.get((row["layer"], row["neuron"]))
+        yield TopNeuron(
+            layer=row["layer"],
+            neuron=row["neuron"],
+            function=row["function"],
+            subfunction=row["subfunction"],
+            polarity=row["polarity"],
+            ap_selection=row["ap_selection"],
+            ap_evaluation=row["ap_evaluation"],
+            floor=row["chance_evaluation"],
+            normalised=row["normalised_evaluation"],
+            n_evaluation=row["n_evaluation"],
+            auroc=row["auroc_evaluation"],
+            q_value=row["q_value"],
+            low=row["normalised_low"],
+            high=row["normalised_high"],
+            expert=expert,
+            functional=functional.get((*place, expert)),
+            highest=_example_values(tables, examples.get((*neuron, "highest"), [])),
+            lowest=_example_values(tables, examples.get((*neuron, "lowest"), [])),
+        )
+
+
+def _expert_of(run: Run) -> dict[tuple[int, int], int]:
+    if PARTITION not in run.result_names():
+        return {}
+    partition = run.results(PARTITION, partial=True)
+    if PARTITION_SHOWN not in partition["method"].values:
+        return {}
+    expert_LF = partition["expert"].values[partition["method"].values.tolist().index(PARTITION_SHOWN)]
+    layers = partition["layer"].values.tolist()
+    return {
+        (layers[i], f): int(expert) for i, row in enumerate(expert_LF) for f, expert in enumerate(row) if expert >= 0
+    }
+
+
+def _example_values(tables: RunTables, rows: list[Row]) -> tuple[ExampleValue, ...]:
+    values = []
+    for row in sorted(rows, key=lambda row: row["rank"]):
+        example = tables.texts.get((row["function"], row["example_id"]))
+        text = "(texts are not kept in this run)" if example is None else example["text"]
+        pair = example["text_pair"] if example else ""
+        span = (example["target_start"], example["target_end"]) if example and example["target_start"] >= 0 else None
+        values.append(
+            ExampleValue(
+                text=f"{text} ‖ {pair}" if pair else text,
+                value=row["value"],
+                positive=bool(row["label"]),
+                example=row["example_id"],
+                target=span,
+            )
+        )
+    return tuple(values)
+
+
+def _notes(run: Run, tables: RunTables) -> Iterator[str]:
+    manifest = run.manifest
+    for name, n_truncated in manifest.notes.get("truncated", {}).items():
+        if n_truncated:
+            yield f"{n_truncated:,} texts of function {name} were longer than the limit and lost their end."
+    yield from manifest.notes.get("data", [])
+    if manifest.config["variant"] == "paper":
+        yield "Variant paper: neurons are chosen and reported on the same examples, so their values are optimistic."
+    if manifest.state != "finished":
+        yield f"The run is {manifest.state}: parts of this page may be missing."
+    ties = sum(int(record.info.get("boundary_ties", 0)) for record in run.commits().values())
+    if ties:
+        yield f"{ties:,} neurons tied with the last of a top list; those of lowest index were taken."
+
+
+def _provenance(run: Run) -> Provenance:
+    manifest = run.manifest
+    model = {name: str(value) for name, value in manifest.identity["model"].items()}
+    matmul = manifest.notes.get("matmul")
+    run_pairs = [
+        ("run", run.uri),
+        ("job", manifest.job),
+        ("variant", manifest.config["variant"]),
+        ("config digest", manifest.config_digest),
+        ("content hash", run.content_hash()),
+        ("created", manifest.created),
+        ("device", str(manifest.notes.get("device"))),
+        ("float32 products", "model's own precision" if matmul is None else
+         f"{matmul['name']} (error {matmul['chosen_error']:.1e}, default {matmul['default_error']:.1e})"),
+    ]  # fmt: skip
+    return Provenance(
+        groups=(
+            ProvenanceGroup("Run", tuple(run_pairs)),
+            ProvenanceGroup("Model", tuple(model.items())),
+            ProvenanceGroup("Data fingerprints", tuple(manifest.identity["data"].items())),
+            ProvenanceGroup("Versions", tuple(manifest.versions.items())),
+            ProvenanceGroup("Seeds", tuple((name, str(seed)) for name, seed in manifest.seeds.items())),
+        ),
+        commands=(
+            ("check every byte, and recompute rows from the model", f"modularity verify {run.uri}"),
+            ("how far the run is", f"modularity status {run.uri}"),
+            ("the tables", f'modularity sql {run.uri} "show tables"'),
+            ("run it again from the config below", "modularity run config.json --out ANOTHER"),
+        ),
+        config=json.dumps(manifest.config, indent=1, ensure_ascii=False),
+    )

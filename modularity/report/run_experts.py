@@ -1,0 +1,108 @@
+"""Tables of functional experts, brought into the form that the page shows."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from modularity.report.content import ExpertControl, ExpertCurve, ExpertMap, SensitivityCurve
+from modularity.report.run_tables import PARTITION_SHOWN, Row, RunTables
+from modularity.store import Run
+from modularity.types import ALL_LAYERS
+
+CONTROLS = {"shuffled": "shuffled weights", "unbalanced": "unbalanced k-means"}
+
+
+def expert_curves(run: Run, tables: RunTables, function: str) -> Iterator[ExpertCurve]:
+    """The curve of one function; nothing when it was not computed."""
+    config = run.manifest.config["experts"]
+    tests = tables.rows("modularity_tests", function=function, top_fraction=config["top_fraction"])
+    shown = [row for row in tests if row["partition"] == PARTITION_SHOWN]
+    if not shown:
+        return
+    layers = sorted({row["layer"] for row in shown} - {ALL_LAYERS})
+
+    def column(rows: list[Row], figure: str, name: str) -> np.ndarray:
+        found = {row["layer"]: row[name] for row in rows if row["figure"] == figure}
+        return np.array([found[layer] for layer in layers], dtype=np.float64)
+
+    controls = [
+        ExpertControl(
+            "random partitions", column(shown, "proportion", "null_mean"), column(shown, "degree", "null_mean")
+        )
+    ]
+    for method, name in CONTROLS.items():
+        rows = [row for row in tests if row["partition"] == method]
+        if rows:
+            controls.append(
+                ExpertControl(name, column(rows, "proportion", "observed"), column(rows, "degree", "observed"))
+            )
+    example = tables.rows("functional_experts", function=function, partition=PARTITION_SHOWN,
+                          top_fraction=config["top_fraction"])[0]  # fmt: skip
+    yield ExpertCurve(
+        function=function,
+        layers=tuple(layers),
+        proportion_L=column(shown, "proportion", "observed"),
+        degree_L=column(shown, "degree", "observed"),
+        controls=tuple(controls),
+        n_subfunctions=shown[0]["n_subfunctions"],
+        n_experts=config["n_experts"],
+        k=example["k"],
+        alpha=_level(run),
+        p_value=next(r["p_value"] for r in shown if r["layer"] == ALL_LAYERS and r["figure"] == "degree"),
+    )
+
+
+def expert_maps(run: Run, tables: RunTables) -> Iterator[ExpertMap]:
+    """One map for each layer, over the sub-functions of all functions."""
+    config = run.manifest.config["experts"]
+    counts = tables.rows("expert_counts", partition=PARTITION_SHOWN)
+    for layer in sorted({row["layer"] for row in counts}):
+        rows = [row for row in counts if row["layer"] == layer]
+        names = list(dict.fromkeys((row["function"], row["subfunction"]) for row in rows))
+        shape = (len(names), config["n_experts"])
+        count, expected, p_value = np.zeros(shape), np.zeros(shape), np.ones(shape)
+        functional = np.zeros(shape, dtype=bool)
+        for row in rows:
+            place = (names.index((row["function"], row["subfunction"])), row["expert"])
+            count[place], expected[place] = row["count"], row["expected"]
+            p_value[place], functional[place] = row["p_value"], row["functional"]
+        yield ExpertMap(
+            layer=layer,
+            row_names=tuple(name for _, name in names),
+            row_groups=tuple(function for function, _ in names),
+            count_SE=count,
+            expected_SE=expected,
+            functional_SE=functional,
+            k=rows[0]["k"],
+            alpha=_level(run),
+            p_value_SE=p_value,
+        )
+
+
+def sensitivity_curves(tables: RunTables, function: str) -> Iterator[SensitivityCurve]:
+    """Proportion and degree of one function over the top fractions; nothing when they were not computed."""
+    rows = tables.rows("modularity_tests", function=function, partition=PARTITION_SHOWN, layer=ALL_LAYERS)
+    fractions = sorted({row["top_fraction"] for row in rows})
+    if not fractions:
+        return
+
+    def column(figure: str, name: str) -> np.ndarray:
+        found = {row["top_fraction"]: row[name] for row in rows if row["figure"] == figure}
+        return np.array([found[fraction] for fraction in fractions])
+
+    layers = {row["layer"] for row in tables.rows("function_curve", function=function)}
+    yield SensitivityCurve(
+        function=function,
+        fractions_Q=np.array(fractions),
+        proportion_Q=column("proportion", "observed"),
+        degree_Q=column("degree", "observed"),
+        random_proportion_Q=column("proportion", "null_mean"),
+        random_degree_Q=column("degree", "null_mean"),
+        n_layers=len(layers),
+    )
+
+
+def _level(run: Run) -> float:
+    """Level at which an expert is called functional: of each test (paper) or false discovery rate (corrected)."""
+    config = run.manifest.config
+    return float(config["experts"]["alpha" if config["variant"] == "paper" else "fdr"])
