@@ -30,6 +30,7 @@ from modularity.stats.ranking import (
     predictivity,
     ranking_scores,
     threshold_accuracy,
+    threshold_accuracy_chance,
     weighted_average_precision,
 )
 from modularity.stats.stabilisation import stabilisation
@@ -60,6 +61,7 @@ __all__ = [
     "ranking_scores",
     "stabilisation",
     "threshold_accuracy",
+    "threshold_accuracy_chance",
     "top_k_overlap",
     "top_neurons",
     "weighted_average_precision",

@@ -146,6 +146,16 @@ def threshold_accuracy(activations_RF: Array, labels_SR: Array, thresholds: Arra
     return better
 
 
+def threshold_accuracy_chance(n_looks: int, n_rows: int) -> float:
+    """Upper bound on the expected best `threshold_accuracy` of neurons that predict nothing, for balanced labels.
+
+    1/2 + sqrt(ln(2·M) / (2·n)) for the maximum over M looks (neurons times positions) at n rows, by Hoeffding's lemma.
+    """
+    if n_looks < 1 or n_rows < 1:
+        raise DataError(f"{n_looks} looks at {n_rows} rows: expected at least one of each")
+    return min(1.0, 0.5 + float(np.sqrt(np.log(2 * n_looks) / (2 * n_rows))))
+
+
 def accuracy_above(activations_RF: Array, labels_SR: Array, thresholds: Array, *, rows_R: Array | None = None) -> Array:
     """Share of rows with (activation > threshold) == label; as `threshold_accuracy`, without choosing a direction."""
     check_activations(activations_RF)

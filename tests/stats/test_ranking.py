@@ -13,6 +13,7 @@ from modularity.stats import (
     ranking,
     ranking_scores,
     threshold_accuracy,
+    threshold_accuracy_chance,
     weighted_average_precision,
 )
 
@@ -157,6 +158,13 @@ def test_threshold_accuracy():
     )
     with pytest.raises(DataError, match=r"thresholds have shape \(3,\): expected \(2,\) or \(2, 2\)"):
         threshold_accuracy(activations_RF, labels_SR, np.zeros(3))
+
+
+def test_chance_of_the_best_accuracy():
+    assert threshold_accuracy_chance(16 * 36864, 872) == pytest.approx(0.590, abs=5e-4)
+    assert threshold_accuracy_chance(16 * 36864, 13470) == pytest.approx(0.523, abs=5e-4)
+    with pytest.raises(DataError, match="0 looks at 5 rows"):
+        threshold_accuracy_chance(0, 5)
 
 
 def test_weighted_average_precision_counts_repeated_rows():
