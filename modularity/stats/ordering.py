@@ -9,7 +9,7 @@ twentieth of the keys. -0.0 is a zero. float64 and longer dtypes are replaced by
 exact in float32 up to 2**24 rows.
 
 On 2,000 rows and a CPU with AVX2 but not AVX-512, sorting and reading the keys takes about as long as NumPy's
-vectorised sort alone (13 and 14 µs a neuron); it needs no padding to equal lengths and never holds the interpreter lock.
+vectorised sort alone (13 and 14 µs a neuron); it needs no padding to equal lengths and never holds Python's lock.
 """
 
 from __future__ import annotations
