@@ -44,6 +44,7 @@ def total_overlap_p_values(n_common_SS: Array, k_L: Sequence[int], n_neurons_L: 
     counts = np.asarray(n_common_SS)
     if counts.size and (counts.min() < 0 or counts.max() >= len(total)):
         raise DataError(f"totals from {counts.min()} to {counts.max()}: expected 0 to {len(total) - 1}")
-    tail = np.minimum(np.cumsum(total[::-1])[::-1], 1.0)
+    tail = np.cumsum(total[::-1])[::-1]
+    tail /= tail[0]
     p_values: Array = tail[counts]
     return p_values
