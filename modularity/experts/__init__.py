@@ -3,11 +3,11 @@
 from modularity.experts.assignment import balanced_assignment, require_divisible
 from modularity.experts.balanced_kmeans import BalancedKmeans, balanced_kmeans, fit_balanced_kmeans
 from modularity.experts.controls import UnbalancedPartition, kmeans_partition, shuffled_weight_partition
+from modularity.experts.family import FamilyNull, FunctionalFamily, Rule, family_null, functional_family
 from modularity.experts.functional import (
     FunctionalExperts,
     binomial_critical_count,
     concentration_index,
-    corrected_functional,
     functional_experts,
     functional_experts_pooled,
     hypergeometric_critical_count,
@@ -22,14 +22,15 @@ from modularity.experts.partitions import (
 )
 from modularity.experts.random_baseline import RandomPartitionBaseline, random_partition_baseline
 from modularity.experts.relabelling import Relabelling, Tested, relabelling
-from modularity.experts.sensitivity import FractionRow, top_fraction_sensitivity
 
 __all__ = [
     "BalancedKmeans",
-    "FractionRow",
+    "FamilyNull",
     "FunctionalExperts",
+    "FunctionalFamily",
     "RandomPartitionBaseline",
     "Relabelling",
+    "Rule",
     "Tested",
     "UnbalancedPartition",
     "adjusted_rand",
@@ -37,11 +38,12 @@ __all__ = [
     "balanced_kmeans",
     "binomial_critical_count",
     "concentration_index",
-    "corrected_functional",
     "expert_predictivity",
+    "family_null",
     "fit_balanced_kmeans",
     "functional_experts",
     "functional_experts_pooled",
+    "functional_family",
     "hypergeometric_critical_count",
     "inertia",
     "kmeans_partition",
@@ -52,5 +54,4 @@ __all__ = [
     "relabelling",
     "require_divisible",
     "shuffled_weight_partition",
-    "top_fraction_sensitivity",
 ]

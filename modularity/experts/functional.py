@@ -8,7 +8,7 @@ taken for binomial (n, n_e / N).
 
 The degree is the mean over functional experts of c_e over its expectation, 0 when none is functional.
 
-Departures: exact p-values are returned, for a correction over the whole family (`corrected_functional`); experts may
+Departures: exact p-values are returned, for a correction over the whole family (`family.py`); experts may
 differ in size, each then has its own critical count; a concentration index does not depend on a threshold; and since
 a neuron recurs in several lists, which the binomial ignores, `relabelling` gives p-values that allow for it.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom, false_discovery_control, hypergeom
+from scipy.stats import binom, hypergeom
 
 from modularity.errors import DataError, InputError
 from modularity.experts.partitions import check_labels
@@ -127,38 +127,6 @@ def functional_experts_pooled(
     counts_E = np.bincount(labels[top], minlength=len(sizes_E))
     tail, critical = _binomial_tails(sizes_E, len(top), _check_alpha(alpha))
     return _summarise(counts_E, sizes_E, len(top), tail, critical, alpha)
-
-
-def corrected_functional(p_values: ArrayLike, *, level: float = 0.05) -> Bool:
-    """Experts that stay functional with the false discovery rate held at `level` over the whole family.
-
-    Benjamini and Hochberg (1995). The family is everything in the array: stack all experts, layers and sub-functions
-    that a statement speaks about. Discrete p-values make the procedure conservative.
-
-    Parameters
-    ----------
-    p_values : array of any shape, in [0, 1]
-    level : false discovery rate, in (0, 1)
-
-    Returns
-    -------
-    bool array of the same shape; `modularisation` turns one layer's part of it into proportion and degree
-
-    Raises
-    ------
-    DataError
-        A p-value is NaN or not in [0, 1].
-    InputError
-        `level` is not in (0, 1).
-    """
-    p_values = np.asarray(p_values, dtype=np.float64)
-    wrong = ~((p_values >= 0) & (p_values <= 1))
-    if wrong.any():
-        raise DataError(f"{wrong.sum()} of {wrong.size} p-values are not in [0, 1], the first is {p_values[wrong][0]}")
-    _check_alpha(level, "level")
-    if p_values.size == 0:
-        return np.zeros(p_values.shape, np.bool_)
-    return np.asarray(false_discovery_control(p_values, axis=None)).reshape(p_values.shape) <= level
 
 
 def modularisation(counts_E: ArrayLike, sizes_E: ArrayLike, functional_E: ArrayLike) -> tuple[float, float]:

@@ -11,8 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from modularity.experts import functional_experts_pooled, random_partition_baseline, relabelling
-from modularity.experts.family import FamilyNull, FunctionalFamily, Rule, family_null, functional_family
+from modularity.experts import (
+    FamilyNull,
+    FunctionalFamily,
+    Rule,
+    family_null,
+    functional_experts_pooled,
+    functional_family,
+    random_partition_baseline,
+    relabelling,
+)
 from modularity.neurons import top_fraction_count, top_neurons
 from modularity.pipelines.config import ExpertsConfig, Variant
 from modularity.stats import benjamini_hochberg, p_values

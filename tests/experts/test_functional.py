@@ -8,7 +8,6 @@ from modularity.errors import DataError, InputError
 from modularity.experts import (
     binomial_critical_count,
     concentration_index,
-    corrected_functional,
     functional_experts,
     functional_experts_pooled,
     hypergeometric_critical_count,
@@ -83,7 +82,6 @@ def test_planted_functional_expert_is_found():
     assert result.functional_E.nonzero()[0].tolist() == [5]
     assert result.degree == pytest.approx(8.0)
     assert result.concentration > 0.1
-    assert corrected_functional(result.p_value_E).nonzero()[0].tolist() == [5]
 
 
 def test_shuffled_partitions_reach_the_attained_size_and_p_values_are_super_uniform():
@@ -124,17 +122,6 @@ def test_concentration_index():
     assert concentration_index([2, 2, 0, 0], sizes) == pytest.approx((2 / 6 - 180 / 780) / (1 - 180 / 780))
     assert concentration_index(np.array([[1, 0, 0, 0], [1, 1, 1, 1]]), sizes) == pytest.approx([0.0, -0.3])
     assert concentration_index([3], [9]) == 0.0
-
-
-def test_correction_is_over_everything_in_the_array():
-    p_values = np.array([[0.0001, 0.02, 0.9], [0.03, 0.5, 1.0]])
-    assert corrected_functional(p_values, level=0.05).tolist() == [[True, False, False], [False, False, False]]
-    assert corrected_functional(p_values[:, :1], level=0.05).tolist() == [[True], [True]]
-    assert corrected_functional(np.empty((0, 4))).shape == (0, 4)
-    with pytest.raises(DataError, match=r"2 of 3 p-values are not in \[0, 1\], the first is nan"):
-        corrected_functional([np.nan, 0.5, 1.5])
-    with pytest.raises(InputError, match="level is 0: expected a value between 0 and 1"):
-        corrected_functional([0.5], level=0)
 
 
 @pytest.mark.parametrize(
