@@ -22,7 +22,22 @@ PREDICTIVITY_ARRAYS = {
     ),
     "auroc_evaluation": ("float64", "area under the ROC curve on evaluation examples, of the polarity +1"),
 }
+_Q_VALUE_BYTES = _NULL_MAX_BYTES = 8
 NEURON_DIMS = ("subfunction", "layer", "neuron")
+
+
+def predictivity_bytes(n_subfunctions: int, shape: SiteShape, config: PredictivityConfig) -> int:
+    """Bytes of `results/<function>` before compression, its arrays only."""
+    width = max(shape.widths)
+    n_blocks = -(-width // config.neurons_per_item)
+    per_neuron = sum(np.dtype(dtype).itemsize for dtype, _ in PREDICTIVITY_ARRAYS.values()) + _Q_VALUE_BYTES
+    per_layer = width * per_neuron + n_blocks * config.n_permutations * _NULL_MAX_BYTES
+    return n_subfunctions * len(shape.layers) * per_layer
+
+
+def partition_bytes(shape: SiteShape, config: ExpertsConfig) -> int:
+    """Bytes of `results/partition` before compression."""
+    return len(config.methods) * len(shape.layers) * max(shape.widths) * np.dtype(np.int32).itemsize
 
 
 def create_predictivity(run: Run, function: FunctionData, shape: SiteShape, config: PredictivityConfig) -> None:

@@ -3,10 +3,10 @@
 Nothing is computed and nothing is written here; whatever is wrong with the input is found here, all of it at once.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from modularity.data import FunctionData, TokenTable, load_functions, row_ranges
 from modularity.errors import InputError, ModelError
 from modularity.models import ModelDescription, describe_model, load_tokenizer
 from modularity.pipelines.config import EmergentModularityConfig
+from modularity.pipelines.layout import partition_bytes, predictivity_bytes
 from modularity.pipelines.plan import Plan
 from modularity.types import Site, SiteShape, StorageDtype, WorkItem
 
@@ -45,7 +46,7 @@ class PreparedJob:
     @property
     def analysed(self) -> SiteShape | None:
         """Shape of the site that the analyses use: the first `ffn.neurons` among the captured ones."""
-        return next((shape for site, shape in self.shapes.items() if site.name == "ffn.neurons"), None)
+        return _analysed(self.shapes)
 
     def function(self, name: str) -> FunctionData:
         """The function of this name."""
@@ -118,7 +119,7 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
     shapes = _attempt(lambda: _captured_shapes(config, description), problems) if description is not None else None
     tokenizer = _attempt(lambda: load_tokenizer(config.model), problems) if description is not None else None
     if shapes is not None:
-        problems += _expert_problems(config, shapes)
+        problems += [*_expert_problems(config, shapes), *_fraction_problems(config, shapes)]
     tables: dict[str, TokenTable] = {}
     if functions is not None and tokenizer is not None and description is not None:
         limits = (config.capture.max_tokens, description.max_positions)
@@ -127,6 +128,7 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
             table = _attempt(lambda f=function: tokenise(f, tokenizer, max_tokens=max_tokens), problems)  # type: ignore[misc]
             if table is not None:
                 tables[function.name] = table
+        problems += _decoder_problems(description, shapes or {}, tables)
     if problems or functions is None or description is None or shapes is None:
         raise InputError(problems)
     rows = {
@@ -149,7 +151,7 @@ def make_plan(job: PreparedJob) -> Plan:
         n_rows_per_item=max(job.rows_per_shard.values()),
         tokens_per_batch=config.capture.tokens_per_batch,
         longest_tokens=max(int(table.lengths_E.max()) for table in tables),
-        n_buffers=2,
+        n_buffers=config.capture.max_pending_items + 1,
         on_device=config.model.device.startswith("cuda"),
     )
     return Plan(
@@ -188,6 +190,8 @@ def _captured_shapes(config: EmergentModularityConfig, description: ModelDescrip
                 f"which has {known}"
             )
             continue
+        if site in shapes:
+            problems.append(f"capture.sites={list(config.capture.sites)}: two names mean {site}; name it only once")
         full = description.shapes[site]
         wanted = full.layers if config.capture.layers is None else config.capture.layers
         absent = [layer for layer in wanted if layer not in full.layers]
@@ -203,8 +207,12 @@ def _captured_shapes(config: EmergentModularityConfig, description: ModelDescrip
     return shapes
 
 
+def _analysed(shapes: Mapping[Site, SiteShape]) -> SiteShape | None:
+    return next((shape for site, shape in shapes.items() if site.name == "ffn.neurons"), None)
+
+
 def _expert_problems(config: EmergentModularityConfig, shapes: Mapping[Site, SiteShape]) -> list[str]:
-    shape = next((shape for site, shape in shapes.items() if site.name == "ffn.neurons"), None)
+    shape = _analysed(shapes)
     if shape is None or "experts" not in config.analyses:
         return []
     n_experts = config.experts.n_experts
@@ -219,8 +227,37 @@ def _expert_problems(config: EmergentModularityConfig, shapes: Mapping[Site, Sit
     ]
 
 
+def _fraction_problems(config: EmergentModularityConfig, shapes: Mapping[Site, SiteShape]) -> list[str]:
+    """Top fractions that hold not even one neuron of the narrowest layer."""
+    shape = _analysed(shapes)
+    if shape is None:
+        return []
+    width = min(shape.widths)
+    layer = shape.layers[shape.widths.index(width)]
+    fractions = {"experts": config.experts.top_fraction, "overlap": config.overlap.top_fraction}
+    return [
+        f"{step}.top_fraction={fraction} of the {width} neurons of layer {layer} is less than one neuron; "
+        f"expected at least {math.ceil(1e4 / width) / 1e4:g}"
+        for step, fraction in fractions.items()
+        if step in config.analyses and int(fraction * width) < 1
+    ]
+
+
+def _decoder_problems(
+    description: ModelDescription, shapes: Mapping[Site, SiteShape], tables: Mapping[str, TokenTable]
+) -> list[str]:
+    """Functions that ask for positions of the text at sites of a decoder that does not read the text."""
+    sites = [str(site) for site in shapes if site.stack == "decoder" and "encoder" in description.stacks]
+    return [
+        f"function {name!r} takes rows at token positions of the text, but {', '.join(sites)} has the decoder's start "
+        "token as its only position; pool with max or mean, or capture encoder sites"
+        for name, table in tables.items()
+        if sites and table.reduction is None
+    ]
+
+
 def _row_values(job: PreparedJob) -> int:
-    return sum(len(shape.layers) * prod(shape.unit_shape) for shape in job.shapes.values())
+    return sum(len(shape.layers) * math.prod(shape.unit_shape) for shape in job.shapes.values())
 
 
 def _activation_bytes(job: PreparedJob) -> int:
@@ -229,13 +266,13 @@ def _activation_bytes(job: PreparedJob) -> int:
 
 
 def _result_bytes(job: PreparedJob) -> int:
-    shape = job.analysed
-    if shape is None or "predictivity" not in job.config.analyses:
+    shape, config = job.analysed, job.config
+    if shape is None or "predictivity" not in config.analyses:
         return 0
-    n_neurons = sum(shape.widths)
-    n_subfunctions = sum(len(function.subfunctions) for function in job.functions)
-    per_neuron = 8 * 11
-    return n_subfunctions * (n_neurons * per_neuron + len(shape.layers) * job.config.predictivity.n_permutations * 8)
+    partition = partition_bytes(shape, config.experts) if "experts" in config.analyses else 0
+    return partition + sum(
+        predictivity_bytes(len(function.subfunctions), shape, config.predictivity) for function in job.functions
+    )
 
 
 def _analysis_bytes(job: PreparedJob) -> int:

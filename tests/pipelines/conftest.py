@@ -1,0 +1,63 @@
+"""Checkpoints, functions and finished runs that the tests of the pipelines share: each is made once."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import tiny_jobs
+
+from modularity.pipelines import EmergentModularityConfig
+from modularity.store import Run
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where checkpoints, data and shared runs lie; tests do not change them."""
+    return tmp_path_factory.mktemp("pipelines")
+
+
+@pytest.fixture(scope="session")
+def bert(folder: Path) -> Path:
+    return tiny_jobs.save(folder / "bert", tiny_jobs.random_module(tiny_jobs.bert_config()))
+
+
+@pytest.fixture(scope="session")
+def planted(folder: Path) -> Path:
+    return tiny_jobs.save(folder / "planted", tiny_jobs.planted_module())
+
+
+@pytest.fixture(scope="session")
+def functions(folder: Path) -> list[dict[str, Any]]:
+    return [tiny_jobs.word_function(folder), tiny_jobs.topic_function(folder)]
+
+
+@pytest.fixture(scope="session")
+def config(bert: Path, functions: list[dict[str, Any]]) -> EmergentModularityConfig:
+    """The job of most tests: two functions, all analyses."""
+    return tiny_jobs.job(bert, functions)
+
+
+@pytest.fixture(scope="session")
+def finished(folder: Path, config: EmergentModularityConfig) -> Run:
+    """That job, run in this process without disturbance."""
+    return tiny_jobs.run(config, folder / "finished")
+
+
+@pytest.fixture(scope="session")
+def planted_run(folder: Path, planted: Path, functions: list[dict[str, Any]]) -> Run:
+    return tiny_jobs.run(tiny_jobs.job(planted, functions), folder / "planted-run")
+
+
+@pytest.fixture(scope="session")
+def paper_config(bert: Path, functions: list[dict[str, Any]]) -> EmergentModularityConfig:
+    """A small job in the variant of the paper: one function, two partitions."""
+    return tiny_jobs.job(bert, functions[1:], variant="paper", experts={"methods": ["balanced", "random"]})
+
+
+@pytest.fixture(scope="session")
+def paper_run(folder: Path, paper_config: EmergentModularityConfig) -> Run:
+    return tiny_jobs.run(paper_config, folder / "paper-run")
