@@ -69,7 +69,10 @@ def run_job(config: EmergentModularityConfig, out: str, *, quiet: bool = False) 
     job = prepare(config)
     finished = _finished_run(job, out)
     if finished is not None:
-        say(f"{finished.uri} is finished and was made from the same model, data and config: nothing to do")
+        say(
+            f"{finished.uri} is finished and was made with the same config and data: nothing to do "
+            "(`modularity verify` compares the model's weights)"
+        )
         return Outcome(finished, was_finished=True)
     plan = make_plan(job)
     say(plan.text())
