@@ -1,0 +1,29 @@
+"""Status: items, bytes and failures of a run as its store tells them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modularity.errors import StoreError
+from modularity.pipelines import run_status
+from modularity.store import Run
+
+
+def test_a_finished_run(finished: Run) -> None:
+    status = run_status(finished.uri)
+    assert (status.state, status.job, status.failure) == ("finished", "emergent_modularity", None)
+    assert all(done == planned for done, planned in status.items.values())
+    assert status.n_tokens == sum(finished.table("examples")["n_tokens"].to_pylist())
+    paths = [stored.path for record in finished.commits().values() for stored in record.objects]
+    assert status.n_bytes == sum((Path(finished.uri) / path).stat().st_size for path in paths)
+    assert set(status.functions) == {"words", "topics"}
+    text = status.text()
+    assert "items     22/22: capture 3/3" in text
+    assert "state     finished\n" in text
+    assert json.loads(json.dumps(status.as_json()))["items"]["overlap"] == [1, 1]
+
+
+def test_a_place_without_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no run at"):
+        run_status(str(tmp_path / "nothing"))
