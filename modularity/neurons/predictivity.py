@@ -80,6 +80,7 @@ def neuron_predictivity(
     *,
     n_permutations: int,
     seed: int,
+    clusters_R: Array | None = None,
     n_threads: int | None = None,
 ) -> NeuronPredictivity:
     """Predictivity, polarity, AUROC, accuracy and permutation null of every neuron of a block.
@@ -91,6 +92,7 @@ def neuron_predictivity(
         sub-function's
     selection_R : bool array of shape (n_rows,), the selection half; None for all rows in both halves
     n_permutations, seed : size and random state of the null; one seed for all blocks of a layer, so that they merge
+    clusters_R : integer array of shape (n_rows,), equal for rows that are not independent; see `permute_labels`
     n_threads : threads that share the neurons; None for all cores of the process
 
     Returns
@@ -106,7 +108,7 @@ def neuron_predictivity(
     groups = row_groups(labels_SR, selection_R, len(activations_RF))
     results: dict[str, Array] = {}
     for group in groups:
-        part = _group_predictivity(activations_RF, labels_SR, group, n_permutations, seed, n_threads)
+        part = _group_predictivity(activations_RF, labels_SR, group, n_permutations, seed, clusters_R, n_threads)
         for field in fields(NeuronPredictivity):
             values = getattr(part, field.name)
             target = results.setdefault(field.name, np.empty((len(labels_SR), *values.shape[1:]), values.dtype))
@@ -178,7 +180,13 @@ def _check_inputs(labels_SR: Array, selection_R: Array | None, n_rows: int) -> N
 
 
 def _group_predictivity(
-    activations_RF: Array, labels_SR: Array, group: RowGroup, n_permutations: int, seed: int, n_threads: int | None
+    activations_RF: Array,
+    labels_SR: Array,
+    group: RowGroup,
+    n_permutations: int,
+    seed: int,
+    clusters_R: Array | None,
+    n_threads: int | None,
 ) -> NeuronPredictivity:
     """Scores of the sub-functions of one group, in their order."""
     select_R, evaluate_R = group.selection_rows, group.evaluation_rows
@@ -191,6 +199,7 @@ def _group_predictivity(
     null = predictivity_null(
         activations_RF, selection_SR, chosen.predictivity_SF,
         rows_R=select_R, n_permutations=n_permutations, seed=seed, n_threads=n_threads,
+        clusters_R=None if clusters_R is None else clusters_R[select_R],
     )  # fmt: skip
     floor_S, share_S = floor(selection_SR), evaluation_SR.mean(axis=1)[:, None]
     return NeuronPredictivity(

@@ -49,6 +49,7 @@ def rank_block(
             selection_half(coordinates, variant),
             n_permutations=config.n_permutations,
             seed=config.seed,
+            clusters_R=coordinates["cluster"],
             n_threads=n_threads,
         )
         values = _values(scores, stop - start)

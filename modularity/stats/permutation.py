@@ -39,18 +39,46 @@ class PredictivityNull:
     """float64: pooled standardised permutation p-value, in (0, 1]; 1 for a constant neuron."""
 
 
-def permute_labels(labels_R: Array, *, n_permutations: int, seed: int) -> Array:
+def permute_labels(labels_R: Array, *, n_permutations: int, seed: int, clusters_R: Array | None = None) -> Array:
     """Random permutations of a label vector, array of shape (n_permutations, n_rows).
 
-    With one seed the same rows are exchanged for every label vector of one length.
+    With one seed (and equal clusters) the same rows are exchanged for every label vector of one length.
+
+    Rows of one cluster (a minimal pair, the fillings of one template) are not independent of each other. So clusters
+    are exchanged as wholes, with clusters of their own size, and rows within their cluster: labels that are constant in
+    a cluster stay so, a pair of opposite labels stays one. Free permutation would take rows of a cluster for separate
+    evidence. A cluster of a size that no other has keeps its labels, up to their order, which makes p-values larger.
+
+    Parameters
+    ----------
+    labels_R : label vector
+    n_permutations, seed : draws and random state
+    clusters_R : integer array, equal numbers for rows of one cluster; None when every row stands for itself
     """
     if n_permutations < 1:
         raise DataError(f"n_permutations is {n_permutations}: expected at least 1")
+    n_rows = len(labels_R)
+    clusters_R = np.arange(n_rows) if clusters_R is None else clusters_R
+    if clusters_R.shape != (n_rows,):
+        raise DataError(f"clusters have shape {clusters_R.shape}: expected ({n_rows},), one number for each row")
     generator = np.random.default_rng(seed)
-    rows_NR = np.tile(np.arange(len(labels_R), dtype=np.int32), (n_permutations, 1))
-    generator.permuted(rows_NR, axis=1, out=rows_NR)
+    rows_NR = np.empty((n_permutations, n_rows), np.int32)
+    for block_CZ in _clusters_by_size(clusters_R):
+        n_clusters, size = block_CZ.shape
+        order_NC = np.tile(np.arange(n_clusters, dtype=np.int32), (n_permutations, 1))
+        taken_NCZ = block_CZ[generator.permuted(order_NC, axis=1)]
+        if size > 1:
+            taken_NCZ = generator.permuted(taken_NCZ, axis=2)
+        rows_NR[:, block_CZ.ravel()] = taken_NCZ.reshape(n_permutations, -1)
     labels_NR: Array = labels_R[rows_NR]
     return labels_NR
+
+
+def _clusters_by_size(clusters_R: Array) -> list[Array]:
+    """For each size of cluster the rows of all clusters of that size, (n_clusters, size), int32."""
+    order = np.argsort(clusters_R, kind="stable").astype(np.int32)
+    _, starts, sizes = np.unique(clusters_R[order], return_index=True, return_counts=True)
+    return [order[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes)]
 
 
 def p_values(observed: Array, null_N: Array) -> Array:
@@ -94,6 +122,7 @@ def predictivity_null(
     rows_R: Array | None = None,
     n_permutations: int,
     seed: int,
+    clusters_R: Array | None = None,
     n_threads: int | None = None,
 ) -> PredictivityNull:
     """Permutation null of the predictivity max(AP(y), AP(1 - y)) of every neuron, without holding it whole.
@@ -109,7 +138,7 @@ def predictivity_null(
     ----------
     activations_RF, labels_SR, rows_R, n_threads : as for `ranking_scores`
     observed_SF : float64, the predictivity that belongs to `labels_SR`
-    n_permutations, seed : as for `permute_labels`; one seed for all blocks of a layer
+    n_permutations, seed, clusters_R : as for `permute_labels`; one seed for all blocks of a layer
 
     Raises
     ------
@@ -131,7 +160,8 @@ def predictivity_null(
         part = slice(first, first + at_once)
         pooled = _PooledNull(observed_SF[part], n_permutations)
         packed = [
-            pack_labels(permute_labels(labels, n_permutations=n_permutations, seed=seed)) for labels in labels_SR[part]
+            pack_labels(permute_labels(labels, n_permutations=n_permutations, seed=seed, clusters_R=clusters_R))
+            for labels in labels_SR[part]
         ]
 
         def work(start: int, stop: int, pooled: _PooledNull = pooled, packed: list[PackedLabels] = packed) -> None:

@@ -131,3 +131,50 @@ def test_inputs_are_checked():
         predictivity_null(activations_RF, labels_SR, observed_SF, n_permutations=1, seed=0)
     with pytest.raises(DataError, match=r"observed_SF has shape \(2, 3\): expected \(2, 4\)"):
         predictivity_null(activations_RF, labels_SR, observed_SF[:, :3], n_permutations=5, seed=0)
+
+
+def test_clusters_are_exchanged_as_wholes() -> None:
+    clusters_R = np.array([3, 3, 7, 7, 1, 1, 9, 9])
+    constant_R = np.repeat([True, False, True, False], 2)
+    permuted = permute_labels(constant_R, n_permutations=200, seed=0, clusters_R=clusters_R)
+    assert (permuted[:, ::2] == permuted[:, 1::2]).all()
+    assert (permuted.sum(axis=1) == 4).all()
+    assert len(np.unique(permuted, axis=0)) == 6
+    pairs_R = np.tile([True, False], 4)
+    permuted = permute_labels(pairs_R, n_permutations=200, seed=0, clusters_R=clusters_R)
+    assert (permuted[:, ::2] != permuted[:, 1::2]).all()
+    assert len(np.unique(permuted, axis=0)) == 16
+
+
+def test_clusters_of_other_sizes_keep_their_labels() -> None:
+    clusters_R = np.array([0, 0, 0, 1, 1, 2, 3])
+    labels_R = np.array([True, True, True, False, False, True, False])
+    permuted = permute_labels(labels_R, n_permutations=50, seed=0, clusters_R=clusters_R)
+    assert permuted[:, :3].all()
+    assert not permuted[:, 3:5].any()
+    assert len(np.unique(permuted, axis=0)) == 2
+    with pytest.raises(DataError, match=r"clusters have shape \(2,\): expected \(7,\)"):
+        permute_labels(labels_R, n_permutations=5, seed=0, clusters_R=clusters_R[:2])
+
+
+@pytest.mark.parametrize("clustered", [True, False])
+def test_clusters_keep_p_values_uniform_where_free_permutation_does_not(clustered: bool) -> None:
+    generator = np.random.default_rng(0)
+    p_values_found = []
+    for draw in range(60):
+        clusters_R = np.repeat(np.arange(20), 5)
+        labels_R = np.repeat(generator.permutation(np.arange(20) % 2 == 0), 5)
+        shared_CF = generator.normal(size=(20, 8))
+        activations_RF = shared_CF[clusters_R] + 0.3 * generator.normal(size=(100, 8))
+        observed_SF = ranking_scores(activations_RF, labels_R[None]).predictivity_SF
+        null = predictivity_null(
+            activations_RF,
+            labels_R[None],
+            observed_SF,
+            n_permutations=60,
+            seed=draw,
+            clusters_R=clusters_R if clustered else None,
+        )
+        p_values_found.append(max_statistic_p_values(observed_SF.max(axis=1)[:, None], null.max_SN)[0, 0])
+    rejected = np.mean(np.array(p_values_found) <= 0.05)
+    assert rejected <= 0.13 if clustered else rejected > 0.4
