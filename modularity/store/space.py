@@ -121,9 +121,12 @@ class Space:
             return tuple(sorted(str(path).rstrip("/") for path in found["common_prefixes"]))
 
     def is_empty(self) -> bool:
-        """Whether no object lies anywhere in the space."""
+        """Whether no object lies anywhere in the space; InputError if it is a file."""
         if self.is_local:
-            return not (Path(self.uri).exists() and any(Path(self.uri).iterdir()))
+            folder = Path(self.uri)
+            if folder.is_file():
+                raise InputError(f"{self.uri} is a file, expected the folder of a run; name a folder")
+            return not (folder.exists() and any(folder.iterdir()))
         with self._failing("listing", ""):
             return not any(len(batch) for batch in obstore.list(self._opened(), None))
 

@@ -45,6 +45,12 @@ def test_reading_creates_no_folder(tmp_path):
     assert not (tmp_path / "absent").exists()
 
 
+def test_a_file_is_no_place_for_a_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match=r"notes\.txt is a file, expected the folder of a run"):
+        open_space(tmp_path / "notes.txt").is_empty()
+
+
 def test_file_uri_and_relative_path_are_the_same_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert open_space("run x") == open_space(f"file://{tmp_path}/run%20x") == open_space(tmp_path / "run x")
