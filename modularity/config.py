@@ -5,8 +5,9 @@ reading a JSON or YAML file with `file:line` in the messages, and `--set key=val
 """
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -50,19 +51,49 @@ def validate_config(
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
-        raise InputError([_problem(detail, lines or {}) for detail in error.errors()]) from None
+        details = error.errors()
+        places = [tuple(detail["loc"]) for detail in details]
+        kept = [detail for detail in details if not _follows_from_another(detail, places)]
+        raise InputError([_problem(detail, lines or {}, cls) for detail in kept]) from None
 
 
-def _problem(detail: Any, lines: Mapping[Key, str]) -> str:
+def _follows_from_another(detail: Any, places: Sequence[Key]) -> bool:
+    """A list whose item is wrong is also reported as too short."""
+    place = tuple(detail["loc"])
+    return detail["type"] == "too_short" and any(other[: len(place)] == place != other for other in places)
+
+
+def _problem(detail: Any, lines: Mapping[Key, str], cls: type["Config"]) -> str:
     place: Key = tuple(detail["loc"])
     name = ".".join(str(part) for part in place) or "config"
     where = next((lines[place[:n]] + ": " for n in range(len(place), -1, -1) if place[:n] in lines), "")
     text = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        return f"{where}{name}: unknown key; remove it or check its spelling"
+        known = _keys_at(cls, place[:-1])
+        nearest = get_close_matches(str(place[-1]), known, n=1)
+        if nearest:
+            return f"{where}{name}: unknown key; did you mean {nearest[0]!r}?"
+        return f"{where}{name}: unknown key; remove it" + (f", known are {', '.join(known)}" if known else "")
     if detail["type"] == "missing":
-        return f"{where}{name}: required and missing"
+        return f"{where}{name}: required and missing; add it"
     return f"{where}{name}={detail['input']!r}: {text}" if place else f"{where}{text}"
+
+
+def _keys_at(cls: Any, place: Key) -> list[str]:
+    """Keys of the config that stands at `place` below `cls`; none where several kinds of config may stand."""
+    for part in place:
+        annotation = cls.model_fields[part].annotation if isinstance(part, str) and part in cls.model_fields else None
+        found = _configs_in(annotation) if isinstance(part, str) else [cls]
+        if len(found) != 1:
+            return []
+        cls = found[0]
+    return list(cls.model_fields)
+
+
+def _configs_in(annotation: Any) -> list[type[Config]]:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _configs_in(argument)]
 
 
 def read_config_file(path: str | Path) -> tuple[dict[str, Any], dict[Key, str]]:

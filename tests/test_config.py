@@ -17,6 +17,8 @@ class Outer(Config):
     name: str
     inner: Inner = Inner()
     sizes: tuple[int, ...] = ()
+    parts: tuple[Inner, ...] = Field(default=(Inner(),), min_length=1)
+    odd: Inner | None = None
 
 
 def test_all_problems_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:
@@ -29,8 +31,25 @@ def test_all_problems_are_reported_at_once_with_their_lines(tmp_path: Path) -> N
     assert len(caught.value.problems) == 4
     assert "name: required and missing" in text
     assert "job.yaml:2: inner.n_permutations=0: Input should be greater than or equal to 1" in text
-    assert "job.yaml:3: inner.n_perm: unknown key; remove it or check its spelling" in text
+    assert "job.yaml:3: inner.n_perm: unknown key; did you mean 'n_permutations'?" in text
     assert "job.yaml:4: sizes.1='x'" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"xyz": 1}, "xyz: unknown key; remove it, known are name, inner, sizes, parts, odd"),
+        ({"parts": [{}, {"n_permutation": 1}]}, "parts.1.n_permutation: unknown key; did you mean 'n_permutations'?"),
+        ({"odd": {"seed": 1}}, "odd.seed: unknown key; remove it, known are n_permutations"),
+        ({"parts": [{"n_permutations": "x"}]}, "parts.0.n_permutations='x': Input should be a valid integer"),
+        ({"parts": []}, "parts=[]: Tuple should have at least 1 item"),
+    ],
+)
+def test_one_problem_is_said_once_with_the_keys_that_exist(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        validate_config(Outer, {"name": "a", **values})
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith(message)
 
 
 @pytest.mark.parametrize(
