@@ -97,6 +97,7 @@ class Bench:
             block.fc1.bias.data -= 1.645 * 0.02 * shape.width**0.5
         self.ids = np.random.default_rng(0).integers(4, shape.vocabulary, (n_batches, B, T))
         self.n_runs = 0
+        self.capturers: dict[str, Capturer] = {}
 
     def bare(self) -> Pass:
         """The base model alone."""
@@ -137,8 +138,10 @@ class Bench:
         return self.pipeline(table, dtype=dtype, rows_per_example=1 if reduction else T)
 
     def pipeline(self, table: TokenTable, *, dtype: str = "float32", rows_per_example: int = 1) -> Pass:
-        """One pass of the whole way from a token table to a store."""
-        capturer = Capturer(self.loaded, [SITE], storage_dtype=dtype)
+        """One pass of the whole way from a token table to a store, by a worker that lives over all passes."""
+        if dtype not in self.capturers:
+            self.capturers[dtype] = Capturer(self.loaded, [SITE], storage_dtype=dtype)
+        capturer = self.capturers[dtype]
         n_rows = rows_per_item(
             capturer.shapes, storage_dtype=dtype, item_bytes=96 * 2**20, rows_per_example=rows_per_example
         )
