@@ -1,17 +1,31 @@
 """Checkpoints, functions and finished runs that the tests of the pipelines share: each is made once."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny_jobs
 
 from modularity.pipelines import EmergentModularityConfig
+from modularity.pipelines.analysis_worker import AnalysisWorkerFactory
+from modularity.pipelines.prepare import prepare
 from modularity.store import Run
+from modularity.types import WorkItem
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices of width 32 gain nothing from threads, and lose much where other processes want the cores."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +75,22 @@ def paper_config(bert: Path, functions: list[dict[str, Any]]) -> EmergentModular
 @pytest.fixture(scope="session")
 def paper_run(folder: Path, paper_config: EmergentModularityConfig) -> Run:
     return tiny_jobs.run(paper_config, folder / "paper-run")
+
+
+@pytest.fixture(scope="session")
+def uneven(folder: Path, bert: Path, functions: list[dict[str, Any]]) -> Run:
+    """A run with layers of 160 and 60 neurons, analysed item by item by one worker."""
+    config = tiny_jobs.job(bert, functions, experts={"n_experts": 10, "methods": ["balanced"]})
+    run = tiny_jobs.uneven_run(folder / "uneven", prepare(config))
+    worker = AnalysisWorkerFactory(
+        run.uri, config.variant, config.predictivity, config.experts, config.overlap, n_threads=1
+    )()
+    site = str(tiny_jobs.NEURONS)
+    for name in run.functions():
+        for layer in (0, 2):
+            for start, stop in ((0, 64), (64, 128), (128, 160)):
+                worker(WorkItem.of("predictivity", function=name, site=site, layer=layer, start=start, stop=stop))
+        worker(WorkItem.of("summary", function=name))
+        worker(WorkItem.of("experts", function=name))
+    worker(WorkItem.of("overlap"))
+    return run

@@ -11,7 +11,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from modularity.config import validate_config
 from modularity.pipelines import EmergentModularityConfig, run_job
-from modularity.store import Run
+from modularity.pipelines.examples import row_coordinates
+from modularity.pipelines.layout import create_partition, create_predictivity
+from modularity.pipelines.prepare import PreparedJob
+from modularity.store import Manifest, Run, create_run
+from modularity.types import PARTITION, Site, SiteShape, WorkItem
+
+NEURONS = Site("encoder", "ffn.neurons")
 
 _FILLER_TEXT = (
     "the a an of and with over under near far old new red green cold warm soft loud quick slow hill road tree bird "
@@ -211,7 +217,11 @@ def token_activations(folder: Path, texts: list[str], modules: list[str]) -> lis
     Computed with transformers alone; `modules` names the out-projection of each layer.
     """
     model = transformers.AutoModel.from_pretrained(folder).eval()
-    words = transformers.AutoTokenizer.from_pretrained(folder)
+    return module_inputs(model, transformers.AutoTokenizer.from_pretrained(folder), texts, modules)
+
+
+def module_inputs(model: Any, words: Any, texts: list[str], modules: list[str]) -> list[np.ndarray]:
+    """As `token_activations`, of a module at hand."""
     caught: list[np.ndarray] = []
 
     def keep(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -222,8 +232,37 @@ def token_activations(folder: Path, texts: list[str], modules: list[str]) -> lis
     with torch.inference_mode():
         for text in texts:
             caught.clear()
-            model(**words(text, return_tensors="pt"))
+            model(input_ids=words(text, return_tensors="pt")["input_ids"])
             found.append(np.stack(caught, axis=1))
     for handle in handles:
         handle.remove()
     return found
+
+
+def uneven_run(out: Path, prepared: PreparedJob) -> Run:
+    """A run as of a pruned model: layers 0 and 2 with 160 and 60 neurons, activations drawn at random, no results yet.
+
+    The functions, rows and labels are those of a prepared job; neuron 5 of layer 2 is active for the first sub-function
+    of each function. Partitions into 10 experts are written.
+    """
+    shape = SiteShape(NEURONS, (0, 2), (160, 60), ("neuron",), (160,))
+    run = create_run(out, Manifest.of("emergent_modularity", notes={"analysed": str(NEURONS)}))
+    config = prepared.config
+    for function in prepared.functions:
+        coordinates = row_coordinates(function, prepared.tables[function.name])
+        values = np.random.default_rng(3).standard_normal((function.n_examples, 2, 160)).astype(np.float32)
+        values[:, 1, 5] += 4.0 * (function.labels_SE[0] == 1)
+        values[:, 1, 60:] = np.nan
+        run.create_activations(
+            function.name, {NEURONS: shape}, coordinates, storage_dtype="float32", rows_per_item=len(values)
+        )
+        item = WorkItem.of("capture", function=function.name)
+        run.commit(item, arrays=[run.write_activations(function.name, NEURONS, 0, values)])
+        create_predictivity(run, function, shape, config.predictivity)
+    create_partition(run, shape, config.experts)
+    for index, width in enumerate(shape.widths):
+        labels = np.full((len(config.experts.methods), 1, 160), -1, np.int32)
+        labels[:, 0, :width] = np.arange(width) % config.experts.n_experts
+        writes = run.write_result(PARTITION, {"expert": labels}, at={"layer": index})
+        run.commit(WorkItem.of("partition", layer=shape.layers[index]), arrays=writes)
+    return run
