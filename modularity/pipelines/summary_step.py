@@ -230,7 +230,7 @@ def _curve_row(function: str, scores: _Scores, halves: list[_Halves], best: list
         "layer": layer,
         "normalised_evaluation": mean,
         "low": mean - half_width,
-        "high": mean + half_width,
+        "high": min(1.0, mean + half_width),
         "normalised_selection": selection,
         "null_mean": float(null_N.mean()),
         "null_low": float(np.quantile(null_N, 0.05)),
@@ -276,9 +276,9 @@ def _example_rows(row: Row, halves: _Halves, reader: _NeuronReader, n_examples: 
     """The examples of the sub-function on which the neuron is most and least active."""
     owned = np.flatnonzero(halves.labels_R >= 0)
     values_R = reader.column(row["layer"], row["neuron"])
-    ascending = owned[np.argsort(values_R[owned], kind="stable")]
+    ends = {"highest": -values_R[owned], "lowest": values_R[owned]}
+    sides = {side: owned[np.argsort(keys, kind="stable")[:n_examples]] for side, keys in ends.items()}
     names = reader.coordinates["example_id"]
-    sides = {"highest": ascending[::-1][:n_examples], "lowest": ascending[:n_examples]}
     return [
         {
             "function": row["function"],
