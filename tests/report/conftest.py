@@ -1,5 +1,8 @@
 """A realistic synthetic report: 12 layers, three functions with 8, 6 and 6 sub-functions, 16 experts, 40 neurons."""
 
+import importlib.util
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -273,3 +276,49 @@ def parts():
 @pytest.fixture(scope="session")
 def nasty_content(content):
     return build_nasty(content)
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium; without one the tests are skipped, or fail where MODULARITY_REQUIRE_BROWSER=1 asks for it."""
+    executable = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    missing = f"no Chromium: none of {', '.join(BROWSERS)} is on the path" if executable is None else None
+    if importlib.util.find_spec("playwright") is None:
+        missing = "the package playwright is not installed"
+    if missing is not None:
+        (pytest.fail if os.environ.get("MODULARITY_REQUIRE_BROWSER") == "1" else pytest.skip)(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens the page at the module's `address` and, at the end, checks that it asked for nothing and complained of
+    nothing."""
+    seen = []
+
+    def visit(*, width=1280, height=900, target=address, **options):
+        page = browser.new_page(viewport={"width": width, "height": height}, **options)
+        page.on("console", lambda message: seen.append((page, "console", message.text)))
+        page.on("pageerror", lambda error: seen.append((page, "error", str(error))))
+        page.on("request", lambda request: seen.append((page, "request", request.url)))
+        page.goto(target)
+        return page
+
+    yield visit
+    pages = {page for page, _, _ in seen}
+    assert [(kind, text) for _, kind, text in seen if kind != "request"] == []
+    assert all(sum(kind == "request" and owner is page for owner, kind, _ in seen) == 1 for page in pages)
+    for page in pages:
+        page.close()

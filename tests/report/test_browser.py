@@ -1,36 +1,12 @@
 """The page in a real browser: nothing loaded, nothing wrong, values under the pointer, table, phone, print."""
 
-import importlib.util
-import shutil
 from dataclasses import replace
 
 import pytest
 
 from modularity.report import render_report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-EXECUTABLE = next((path for path in map(shutil.which, BROWSERS) if path), None)
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(EXECUTABLE is None, reason=f"no Chromium: none of {', '.join(BROWSERS)} is on the path"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("playwright") is None, reason="the package playwright is not installed"
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=EXECUTABLE, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="session")
@@ -44,27 +20,6 @@ def address(content, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(render_report(content), encoding="utf-8")
     return path.as_uri()
-
-
-@pytest.fixture
-def open_page(browser, address):
-    """Opens the page and, at the end, checks that it asked for nothing and complained of nothing."""
-    seen = []
-
-    def visit(*, width=1280, height=900, target=address, **options):
-        page = browser.new_page(viewport={"width": width, "height": height}, **options)
-        page.on("console", lambda message: seen.append((page, "console", message.text)))
-        page.on("pageerror", lambda error: seen.append((page, "error", str(error))))
-        page.on("request", lambda request: seen.append((page, "request", request.url)))
-        page.goto(target)
-        return page
-
-    yield visit
-    pages = {page for page, _, _ in seen}
-    assert [(kind, text) for _, kind, text in seen if kind != "request"] == []
-    assert all(sum(kind == "request" and owner is page for owner, kind, _ in seen) == 1 for page in pages)
-    for page in pages:
-        page.close()
 
 
 def tip_at(page, figure, x, y):
