@@ -31,7 +31,7 @@ FDR = 0.05
 def report_content(run: Run) -> ReportContent:
     """Everything that the page shows; parts that the run has not computed stay empty."""
     tables = RunTables(run)
-    functions = [config["name"] for config in run.manifest.config["functions"]]
+    functions = tables.functions
     curves = tuple(curve for name in functions for curve in _curves(tables, name))
     return ReportContent(
         title=f"Emergent modularity in {_model_name(run)}",
@@ -92,7 +92,7 @@ def _function(run: Run, tables: RunTables, config: Mapping[str, Any]) -> Functio
         source=source if isinstance(source, str) else json.dumps(source, ensure_ascii=False),
         pooling=config["pooling"]["kind"],
         subfunctions=tuple(subfunctions),
-        n_examples=len(np.unique(run.coordinates(name)["example"])),
+        n_examples=len(np.unique(run.coordinates(name)["example"])) if name in run.functions() else 0,
         n_tokens=int(run.manifest.notes["tokens"][name]),
         n_truncated=int(run.manifest.notes["truncated"][name]),
         n_significant=_n_significant(run, name),
@@ -133,7 +133,7 @@ def _curves(tables: RunTables, function: str) -> Iterator[FunctionCurve]:
     )
 
 
-def _heatmaps(tables: RunTables, functions: list[str]) -> Iterator[Heatmap]:
+def _heatmaps(tables: RunTables, functions: tuple[str, ...]) -> Iterator[Heatmap]:
     curves = [
         (name, sorted(tables.rows("function_curve", function=name), key=lambda r: r["layer"])) for name in functions
     ]
@@ -185,7 +185,8 @@ def _overlaps(tables: RunTables) -> Iterator[OverlapMatrix]:
         "n_neurons": next(iter(widths.values())),
         "n_layers": len(widths),
     }
-    names = list(dict.fromkeys(row["function_a"] for row in blocks))
+    named = {row["function_a"] for row in blocks}
+    names = [name for name in tables.functions if name in named]
     value, p_above = (np.full((len(names), len(names)), np.nan) for _ in range(2))
     for row in blocks:
         a, b = names.index(row["function_a"]), names.index(row["function_b"])
@@ -204,11 +205,11 @@ def _overlaps(tables: RunTables) -> Iterator[OverlapMatrix]:
         **common,
     )
     if pairs:
-        yield _pair_matrix(pairs, common)
+        yield _pair_matrix(tables, pairs, common)
 
 
-def _pair_matrix(pairs: list[Row], common: Mapping[str, Any]) -> OverlapMatrix:
-    names = list(dict.fromkeys((row[f"function_{end}"], row[f"subfunction_{end}"]) for end in "ab" for row in pairs))
+def _pair_matrix(tables: RunTables, pairs: list[Row], common: Mapping[str, Any]) -> OverlapMatrix:
+    names = tables.in_order((row[f"function_{end}"], row[f"subfunction_{end}"]) for end in "ab" for row in pairs)
     value, q_value = np.ones((len(names), len(names))), np.full((len(names), len(names)), np.nan)
     for row in pairs:
         a = names.index((row["function_a"], row["subfunction_a"]))
