@@ -16,6 +16,7 @@ from modularity.pipelines.config import OverlapConfig
 from modularity.stats import (
     benjamini_hochberg,
     boundary_ties,
+    chance_jaccard,
     function_overlap,
     jaccard,
     n_common,
@@ -89,6 +90,10 @@ def _chance(k_L: Sequence[int], widths: Sequence[int]) -> float:
     return float(np.mean([k / width for k, width in zip(k_L, widths)]))
 
 
+def _jaccard_chance(compared: _Compared) -> float:
+    return float(np.mean([chance_jaccard(k, width) for k, width in zip(compared.k_L, compared.widths)]))
+
+
 def _names(compared: _Compared, a: int, b: int) -> Row:
     (function_a, name_a), (function_b, name_b) = compared.names[a], compared.names[b]
     return {"function_a": function_a, "subfunction_a": name_a, "function_b": function_b, "subfunction_b": name_b}
@@ -115,6 +120,7 @@ def _pair_rows(compared: _Compared) -> list[Row]:
             "n_common": int(total_SS[a, b]),
             "n_top": sum(compared.k_L),
             "chance": _chance(compared.k_L, compared.widths),
+            "jaccard_chance": _jaccard_chance(compared),
             "p_value": float(p_value_P[number]),
             "q_value": float(q_value_P[number]),
         }
@@ -139,8 +145,13 @@ def _layer_rows(compared: _Compared) -> list[Row]:
 
 def _function_rows(compared: _Compared, config: OverlapConfig) -> list[Row]:
     functions = [function for function, _ in compared.names]
-    found = function_overlap(
-        compared.overlap_LSS.mean(axis=0), functions, n_permutations=config.n_permutations, seed=config.seed
+    found, by_jaccard, by_rank = (
+        function_overlap(similarity_SS, functions, n_permutations=config.n_permutations, seed=config.seed)
+        for similarity_SS in (
+            compared.overlap_LSS.mean(axis=0),
+            compared.jaccard_LSS.mean(axis=0),
+            compared.correlation_LSS.mean(axis=0),
+        )
     )
     chance = _chance(compared.k_L, compared.widths)
     return [
@@ -155,6 +166,11 @@ def _function_rows(compared: _Compared, config: OverlapConfig) -> list[Row]:
             "p_below": float(found.p_below_GG[a, b]),
             "within_minus_between": found.within_minus_between,
             "p_within_above_between": found.p_within_above_between,
+            "jaccard": float(by_jaccard.mean_GG[a, b]),
+            "jaccard_chance": _jaccard_chance(compared),
+            "jaccard_p_above": float(by_jaccard.p_above_GG[a, b]),
+            "rank_correlation": float(by_rank.mean_GG[a, b]),
+            "rank_correlation_p_above": float(by_rank.p_above_GG[a, b]),
         }
         for a, name_a in enumerate(found.functions)
         for b, name_b in enumerate(found.functions)

@@ -5,6 +5,7 @@ from modularity.stats.intervals import Interval, bootstrap_interval, wilson_inte
 from modularity.stats.overlap import (
     FunctionOverlap,
     boundary_ties,
+    chance_jaccard,
     chance_overlap,
     function_overlap,
     jaccard,
@@ -45,6 +46,7 @@ __all__ = [
     "benjamini_hochberg",
     "bootstrap_interval",
     "boundary_ties",
+    "chance_jaccard",
     "chance_overlap",
     "floor",
     "function_overlap",

@@ -120,6 +120,13 @@ def chance_overlap(k: int, n_neurons: int) -> float:
     return k / n_neurons
 
 
+def chance_jaccard(k: int, n_neurons: int) -> float:
+    """Expected |intersection| / |union| of two independent lists of k out of n_neurons, exact."""
+    chance_overlap(k, n_neurons)
+    shared = np.arange(k + 1)
+    return float((hypergeom.pmf(shared, n_neurons, k, k) * shared / (2 * k - shared)).sum())
+
+
 def overlap_p_values(n_common_SS: Array, k: int, n_neurons: int) -> Array:
     """Exact probability that two independent lists of k out of n_neurons share at least so many (hypergeometric)."""
     chance_overlap(k, n_neurons)

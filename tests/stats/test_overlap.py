@@ -7,6 +7,7 @@ from scipy.stats import kstest, spearmanr
 from modularity.errors import DataError
 from modularity.stats import (
     boundary_ties,
+    chance_jaccard,
     chance_overlap,
     function_overlap,
     jaccard,
@@ -116,3 +117,11 @@ def test_function_overlap_inputs():
         function_overlap(np.eye(3), ["a", "b"])
     with pytest.raises(DataError, match="n_permutations is 0"):
         function_overlap(np.eye(2), ["a", "b"], n_permutations=0)
+
+
+def test_expected_jaccard_is_that_of_random_lists():
+    rng = np.random.default_rng(0)
+    lists = [set(rng.choice(20, 4, replace=False)) for _ in range(8000)]
+    simulated = np.mean([len(a & b) / len(a | b) for a, b in zip(lists[::2], lists[1::2])])
+    assert chance_jaccard(4, 20) == pytest.approx(simulated, abs=5e-3)
+    assert chance_jaccard(5, 5) == 1.0
