@@ -34,8 +34,8 @@ class RunTables:
 
     def in_order(self, subfunctions: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Distinct pairs of function and sub-function, in the order of the job and of the function's data."""
-        declared = [(row["function"], row["subfunction"]) for row in self.rows("subfunctions")]
-        places = {pair: place for place, pair in reversed(list(enumerate(declared)))}
+        declared = dict.fromkeys((row["function"], row["subfunction"]) for row in self.rows("subfunctions"))
+        places = {pair: place for place, pair in enumerate(declared)}
         return sorted(dict.fromkeys(subfunctions), key=lambda pair: places.get(pair, len(places)))
 
     def _place(self, row: Row) -> int:
