@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from modularity.capture import BackgroundWriter, BufferPool, Capturer, ItemBuffer, rows_per_item
+from modularity.capture import BackgroundWriter, BufferPool, CaptureConfig, Capturer, ItemBuffer, rows_per_item
 from modularity.data import TokenTable
 from modularity.data.batches import row_ranges, token_batches
 from modularity.models import wrap_model
@@ -142,8 +142,9 @@ class Bench:
         if dtype not in self.capturers:
             self.capturers[dtype] = Capturer(self.loaded, [SITE], storage_dtype=dtype)
         capturer = self.capturers[dtype]
+        target = CaptureConfig().item_bytes
         n_rows = rows_per_item(
-            capturer.shapes, storage_dtype=dtype, item_bytes=96 * 2**20, rows_per_example=rows_per_example
+            capturer.shapes, storage_dtype=dtype, item_bytes=target, rows_per_example=rows_per_example
         )
         n_rows = min(n_rows, -(-table.n_rows // 128) * 128)
         pool = BufferPool(capturer.shapes, n_rows, storage_dtype=dtype)

@@ -23,7 +23,7 @@ class CaptureConfig(Config):
     """Tokens of one forward, padding included; a longer example forms a batch of its own."""
     rows_per_item: int | None = Field(default=None, ge=128, multiple_of=128)
     """Rows of one work item and of one Zarr shard; None = as many as fit `item_bytes`."""
-    item_bytes: int = Field(default=96 * 2**20, ge=1)
+    item_bytes: int = Field(default=64 * 2**20, ge=1)
     """Target for the host memory of one work item's rows, over all sites and layers."""
     max_pending_items: int = Field(default=1, ge=1)
     """Items captured but not yet written before capture waits for the store."""
