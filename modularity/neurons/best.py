@@ -122,11 +122,19 @@ def evaluation_interval(
     if polarity not in {1, -1}:
         raise DataError(f"polarity is {polarity}: expected 1 or -1")
     wanted_R = labels_R if polarity == 1 else ~labels_R
+    by_label = groups_R is None or _is_constant_in(groups_R, wanted_R)
     return bootstrap_interval(
         partial(weighted_average_precision, activation_R, wanted_R), len(activation_R),
         n_resamples=n_resamples, confidence=confidence, seed=seed,
-        groups_R=groups_R, strata_R=wanted_R if groups_R is None else None,
+        groups_R=groups_R, strata_R=wanted_R if by_label else None,
     )  # fmt: skip
+
+
+def _is_constant_in(groups_R: Array, labels_R: Array) -> bool:
+    """Whether every group has one label: groups can then be drawn apart by label, so that no resample lacks a class."""
+    _, group_R = np.unique(groups_R, return_inverse=True)
+    n_positive_G, n_rows_G = np.bincount(group_R, weights=labels_R), np.bincount(group_R)
+    return bool(((n_positive_G == 0) | (n_positive_G == n_rows_G)).all())
 
 
 def top_fraction_count(n_neurons: int, fraction: float) -> int:

@@ -6,6 +6,7 @@ another actor, and counts attempts per item. Only work items and small counts tr
 """
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from modularity.errors import InputError, ModularityError
+from modularity.errors import InputError, ModularityError, WorkError
 from modularity.runtime.executor import (
     ItemFailure,
     ItemInfo,
@@ -27,6 +28,8 @@ from modularity.runtime.executor import (
     raise_failures,
 )
 from modularity.types import WorkItem
+
+WAITING_LINE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class _ItemActor:
         self._factory = factory
         self._worker: Any = None
 
+    def ready(self) -> None:
+        """Returns when the actor has its resources and its process runs."""
+
     def run(self, item: WorkItem) -> ItemInfo:
         if self._worker is None:
             self._worker = self._factory()
@@ -79,6 +85,37 @@ class _Queue:
             self.failures.append(ItemFailure(item, self.attempts[item], error))
         else:
             self.waiting.append(item)
+
+
+@dataclass
+class _Calls:
+    """Calls under way: of actors that start, and of items. An item is given only to an actor that runs."""
+
+    under_way: dict[Any, tuple[WorkItem | None, Any]] = field(default_factory=dict)
+    failed_starts: int = 0
+
+    @property
+    def has_items(self) -> bool:
+        return any(item is not None for item, _ in self.under_way.values())
+
+    def start(self, actor: Any) -> None:
+        self.under_way[actor.ready.remote()] = (None, actor)
+
+    def submit(self, actor: Any, item: WorkItem) -> None:
+        self.under_way[actor.run.remote(item)] = (item, actor)
+
+    def next_finished(self, needs: _Needs) -> tuple[Any, WorkItem | None, Any]:
+        """The next call that is over; says so when no worker gets its resources for a while."""
+        while True:
+            finished, _ = ray.wait(list(self.under_way), num_returns=1, timeout=WAITING_LINE_S)
+            if finished:
+                item, actor = self.under_way.pop(finished[0])
+                return finished[0], item, actor
+            if not self.has_items:
+                print(f"waiting for a worker with {needs}: the cluster is busy", file=sys.stderr, flush=True)
+
+    def actors(self) -> list[Any]:
+        return [actor for _, actor in self.under_way.values()]
 
 
 class RayExecutor:
@@ -112,22 +149,39 @@ class RayExecutor:
         n_workers = min(self._n_workers(needs), len(items))
         queue = _Queue(deque(items), self._config.max_attempts)
         factory_ref = ray.put(factory)
-        running: dict[Any, tuple[WorkItem, Any]] = {}
         idle, self._kept = self._kept, []
-        idle += [self._start(needs, factory_ref) for _ in range(n_workers - len(idle))]
+        calls = _Calls()
+        for _ in range(n_workers - len(idle)):
+            calls.start(self._start(needs, factory_ref))
         try:
-            while queue.waiting or running:
+            while queue.waiting or calls.has_items:
                 while idle and queue.waiting:
-                    actor, item = idle.pop(), queue.take()
-                    running[actor.run.remote(item)] = (item, actor)
-                (finished,), _ = ray.wait(list(running), num_returns=1)
-                item, actor = running.pop(finished)
-                idle.append(self._settle(finished, item, actor, queue, on_done, needs, factory_ref))
+                    calls.submit(idle.pop(), queue.take())
+                ref, item, actor = calls.next_finished(needs)
+                if item is None:
+                    idle += self._started(ref, actor, calls, needs, factory_ref)
+                else:
+                    idle += self._settle(ref, item, actor, queue, on_done, calls, needs, factory_ref)
         except BaseException:
-            self._kill([*idle, *(actor for _, actor in running.values())])
+            self._kill([*idle, *calls.actors()])
             raise
+        self._kill(calls.actors())  # asked for, but never given their resources
         self._kept, self._kept_for = idle, (factory, needs)
         raise_failures(queue.failures, len(items))
+
+    def _started(self, ref: Any, actor: Any, calls: "_Calls", needs: _Needs, factory_ref: Any) -> list[Any]:
+        """The actor if it runs; another one is started if it died on the way, a few times."""
+        try:
+            ray.get(ref)
+        except RayError as error:
+            calls.failed_starts += 1
+            if calls.failed_starts > self._config.max_attempts:
+                raise WorkError(
+                    f"workers die while they start, {calls.failed_starts} so far; the last: {error}"
+                ) from error
+            calls.start(self._start(needs, factory_ref))
+            return []
+        return [actor]
 
     def release(self) -> None:
         """Stop the actors that were kept, which frees their CPUs, GPUs and memory."""
@@ -146,25 +200,24 @@ class RayExecutor:
         actor: Any,
         queue: _Queue,
         on_done: OnDone | None,
+        calls: "_Calls",
         needs: _Needs,
         factory_ref: Any,
-    ) -> Any:
-        """Take in the outcome of one call; returns the actor that is idle now, a new one if the old one died."""
+    ) -> list[Any]:
+        """Take in the outcome of one call; returns the actor if it is idle now, and starts another if it died."""
         try:
             info = ray.get(ref)
         except RayTaskError as error:
             queue.failed(item, error.cause if isinstance(error.cause, ModularityError) else error)
-            return actor
-        except RayActorError as error:
-            queue.failed(item, error)
-            return self._start(needs, factory_ref)
+            return [actor]
         except RayError as error:
             queue.failed(item, error)
             ray.kill(actor)
-            return self._start(needs, factory_ref)
+            calls.start(self._start(needs, factory_ref))
+            return []
         if on_done is not None:
             on_done(item, info)
-        return actor
+        return [actor]
 
     def _needs(self, uses_model: bool) -> _Needs:
         gpus = self._config.gpus_per_worker

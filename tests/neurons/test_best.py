@@ -84,3 +84,12 @@ def test_top_fraction_count_is_the_papers():
     for fraction in (0, 1.2, 0.05, float("nan")):
         with pytest.raises(DataError, match=rf"top fraction {fraction} of 10 neurons: expected a fraction in \(0, 1\]"):
             top_fraction_count(10, fraction)
+
+
+@pytest.mark.parametrize("n_clusters", [4, 12])
+def test_few_clusters_of_one_label_are_drawn_apart_by_label(n_clusters):
+    rng = np.random.default_rng(0)
+    groups_R = np.repeat(np.arange(n_clusters), 5)
+    labels_R = groups_R % 2 == 0
+    interval = evaluation_interval(rng.normal(size=len(groups_R)), labels_R, 1, n_resamples=500, groups_R=groups_R)
+    assert interval.low <= interval.estimate <= interval.high

@@ -122,6 +122,22 @@ def test_needs_that_no_node_meets_are_refused_at_once() -> None:
         executor.run(ITEMS, Squares("unused"))
 
 
+def test_a_worker_that_gets_no_cpu_holds_no_item(tmp_path: Path) -> None:
+    import ray
+
+    @ray.remote(num_cpus=1)
+    class Squatter:
+        def here(self) -> None:
+            pass
+
+    squatter = Squatter.remote()
+    ray.get(squatter.here.remote())
+    with open_executor(RuntimeConfig(executor="ray", cpus_per_worker=1, workers=2)) as executor:
+        executor.run(ITEMS, Squares(str(tmp_path)))
+    ray.kill(squatter)
+    assert squares(tmp_path) == {x: x * x for x in range(7)}
+
+
 def test_a_session_that_was_there_is_left_running(local_ray: None) -> None:
     import ray
 
