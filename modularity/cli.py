@@ -79,25 +79,27 @@ def readable_errors() -> Iterator[None]:
 
 def launch(values: Mapping[str, Any], *, out: str | None, plan: bool, lines: Mapping[Key, str] | None = None) -> None:
     """Validate a job's values, then print its plan or run it."""
-    from modularity.pipelines import EmergentModularityConfig, plan_job, run_job
-    from modularity.report import write_report
+    from modularity.pipelines import EmergentModularityConfig
 
     known = ("emergent_modularity",)
     if values.get("job", known[0]) not in known:
         raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
     config = validate_config(EmergentModularityConfig, values, lines)
-    if plan:
+    if out is None and not plan:
+        raise InputError("--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first")
+    from modularity.pipelines import plan_job, run_job  # seconds of torch and transformers, which a bad config skips
+    from modularity.report import REPORT, write_report
+
+    if plan or out is None:
         made = plan_job(config)
         print(made.text())
         made.check(config.allowance)
         return
-    if out is None:
-        raise InputError("--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first")
     try:
-        was_finished = run_job(config, out).was_finished
+        outcome = run_job(config, out)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"finished work items stay recorded in {out}; the same command goes on") from None
-    if not was_finished:
+    if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
         for path in write_report(out):
             print(f"report: {path}", file=sys.stderr)
 

@@ -213,6 +213,19 @@ def test_help_loads_no_heavy_package() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_a_bad_config_and_the_status_of_a_run_need_no_torch(uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("model: {name: x}\nfunctions: 3\n")
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom modularity.cli import app\n"
+        f"calls = (['run', {str(path)!r}], ['status', {uri!r}])\n"
+        "codes = [CliRunner().invoke(app, words).exit_code for words in calls]\n"
+        "print(codes, sorted({'torch', 'transformers', 'ray'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[2, 0] []"
+
+
 def test_version() -> None:
     assert call("--version").output == f"modularity {__version__}\n"
 

@@ -1,11 +1,18 @@
-"""Live model to activation rows: pooled or picked on the device, checked, written without piling up."""
+"""Live model to activation rows: pooled or picked on the device, checked, written without piling up.
 
-from modularity.capture.budget import MemoryPlan, plan_memory, rows_per_item
-from modularity.capture.buffers import BufferPool, ItemBuffer, row_bytes
-from modularity.capture.capturer import Capturer, CaptureStats
-from modularity.capture.config import CaptureConfig
-from modularity.capture.storage_dtype import bfloat16_from_bits, bfloat16_to_bits, numpy_dtype
-from modularity.capture.writer import BackgroundWriter
+Names are imported when first used: a config is validated at once, while torch takes seconds to load.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modularity.capture.budget import MemoryPlan, plan_memory, rows_per_item
+    from modularity.capture.buffers import BufferPool, ItemBuffer, row_bytes
+    from modularity.capture.capturer import Capturer, CaptureStats
+    from modularity.capture.config import CaptureConfig
+    from modularity.capture.storage_dtype import bfloat16_from_bits, bfloat16_to_bits, numpy_dtype
+    from modularity.capture.writer import BackgroundWriter
 
 __all__ = [
     "BackgroundWriter",
@@ -22,3 +29,20 @@ __all__ = [
     "row_bytes",
     "rows_per_item",
 ]
+
+_MODULES = {
+    "budget": ("MemoryPlan", "plan_memory", "rows_per_item"),
+    "buffers": ("BufferPool", "ItemBuffer", "row_bytes"),
+    "capturer": ("Capturer", "CaptureStats"),
+    "config": ("CaptureConfig",),
+    "storage_dtype": ("bfloat16_from_bits", "bfloat16_to_bits", "numpy_dtype"),
+    "writer": ("BackgroundWriter",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Public name `name`, from the module that defines it."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
