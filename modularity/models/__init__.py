@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
     from modularity.models.config import ModelConfig
     from modularity.models.description import ModelDescription, describe_model
-    from modularity.models.loading import LoadedModel, ModelIdentity, load_model, load_tokenizer, wrap_model
+    from modularity.models.loading import LoadedModel, ModelIdentity, load_model, load_tokenizer, uses_gpu, wrap_model
     from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode
     from modularity.models.sites import SiteTable
     from modularity.models.taps import Tap, firing_order
@@ -40,6 +40,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "register_architecture",
+    "uses_gpu",
     "wrap_model",
 ]
 
@@ -47,7 +48,7 @@ _MODULES = {
     "architectures": ("Architecture", "StackLayout", "architecture_of", "known_architectures", "register_architecture"),
     "config": ("ModelConfig",),
     "description": ("ModelDescription", "describe_model"),
-    "loading": ("LoadedModel", "ModelIdentity", "load_model", "load_tokenizer", "wrap_model"),
+    "loading": ("LoadedModel", "ModelIdentity", "load_model", "load_tokenizer", "uses_gpu", "wrap_model"),
     "numerics": ("MatmulMode", "apply_matmul_mode", "choose_matmul_mode"),
     "sites": ("SiteTable",),
     "taps": ("Tap", "firing_order"),

@@ -221,6 +221,11 @@ def _random(config: ModelConfig, source: Source, hf_config: Any) -> nn.Module:
         )
 
 
+def uses_gpu(config: ModelConfig) -> bool:
+    """Whether the model of `config` would run on a GPU in this process, as far as can be seen before loading it."""
+    return config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
+
+
 def _device(config: ModelConfig) -> torch.device:
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

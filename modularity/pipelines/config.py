@@ -26,7 +26,7 @@ class PredictivityConfig(Config):
     seed: int = Field(default=0, ge=0)
     """Seed of permutations and resamples."""
     neurons_per_item: int = Field(default=4096, ge=64)
-    """Neurons of one layer that one work item ranks; rounded up to whole chunks of the store."""
+    """Neurons of one layer that one work item ranks."""
     n_top: int = Field(default=10, ge=1)
     """Top neurons of each sub-function that are listed with their examples."""
     n_examples: int = Field(default=5, ge=1)
@@ -122,6 +122,13 @@ class EmergentModularityConfig(Config):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             problems.append(f"functions named twice: {', '.join(twice)}; give each its own name")
+        if "partition" in names:
+            problems.append("a function is named 'partition', the name of the result with the experts; rename it")
+        if self.model.device_map is not None and self.runtime.executor == "ray" and not self.runtime.gpus_per_worker:
+            problems.append(
+                f"model.device_map={self.model.device_map!r} spreads the model over the GPUs of a worker; "
+                "say how many with runtime.gpus_per_worker"
+            )
         if self.analyses and "predictivity" not in self.analyses:
             problems.append(f"analyses={list(self.analyses)} lacks 'predictivity', which the others are computed from")
         if self.analyses and not any(site.rpartition("/")[2] == "ffn.neurons" for site in self.capture.sites):

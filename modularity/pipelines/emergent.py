@@ -25,6 +25,9 @@ from modularity.store import Manifest, Run, create_run, open_run
 from modularity.types import WorkItem, content_digest
 
 PACKAGES = ("modularity", "torch", "transformers", "ray", "zarr", "numpy", "scipy", "scikit-learn", "numba", "pyarrow")
+IDENTIFYING_PACKAGES = ("modularity", "torch", "transformers")
+RESULTS_REVISION = 1
+"""Raised when the same config gives other numbers than before, so that no run mixes the two."""
 NOT_IDENTIFYING = ("runtime", "allowance")
 """Parts of the config that may change between two starts of one run."""
 
@@ -162,7 +165,12 @@ def _manifest(job: PreparedJob, plan: Plan, found: Mapping[str, Any]) -> Manifes
     return Manifest.of(
         config.job,
         config=recorded,
-        identity={"model": dict(found["identity"]), "data": job.data_identity()},
+        identity={
+            "model": dict(found["identity"]),
+            "data": job.data_identity(),
+            "software": {package: version(package) for package in IDENTIFYING_PACKAGES},
+            "results_revision": RESULTS_REVISION,
+        },
         versions={"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
         seeds=seeds,
         items_planned=dict(plan.items),

@@ -82,13 +82,15 @@ def create_predictivity(run: Run, function: FunctionData, shape: SiteShape, conf
 
 def create_partition(run: Run, shape: SiteShape, config: ExpertsConfig) -> None:
     """Allocate `results/partition`: the expert of every neuron, by method; -1 beyond the width of a layer."""
-    sizes = {"method": len(config.methods), "layer": len(shape.layers), "neuron": max(shape.widths)}
+    sizes = {"partition": len(config.methods), "layer": len(shape.layers), "neuron": max(shape.widths)}
     run.create_result(
         PARTITION,
         sizes=sizes,
-        arrays={"expert": ResultArray(("method", "layer", "neuron"), "int32", {"layer": 1}, {"long_name": "expert"})},
+        arrays={
+            "expert": ResultArray(("partition", "layer", "neuron"), "int32", {"layer": 1}, {"long_name": "expert"})
+        },
         coordinates={
-            "method": (("method",), np.asarray(config.methods, dtype=str)),
+            "partition": (("partition",), np.asarray(config.methods, dtype=str)),
             "layer": (("layer",), np.asarray(shape.layers, dtype=np.int64)),
             "width": (("layer",), np.asarray(shape.widths, dtype=np.int64)),
         },

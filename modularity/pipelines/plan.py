@@ -24,9 +24,11 @@ class Plan:
     store_bytes: int
     """Bytes written, before compression."""
     worker_bytes: int
-    """Host memory of a worker at its peak."""
+    """Host memory of a worker at its peak, above that of the interpreter with its libraries (some 0.5 to 1 GB)."""
     seconds: float | None
-    """Estimated time of one worker like this machine; None where the model runs on a GPU that is not here."""
+    """Estimated time of capture and ranking for one worker like this machine; None where the model runs on a GPU."""
+    device_bytes: int = 0
+    """GPU memory of a worker at its peak; 0 without a GPU."""
     notes: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
@@ -34,13 +36,14 @@ class Plan:
         items = ", ".join(f"{count:,} {kind}" for kind, count in self.items.items())
         time = "not estimated: the model runs on a GPU" if self.seconds is None else format_duration(self.seconds)
         truncated = f" ({self.n_truncated:,} truncated)" if self.n_truncated else " (none truncated)"
+        gpu = f", and {format_bytes(self.device_bytes)} of GPU memory" if self.device_bytes else ""
         return [
             ("work items", f"{sum(self.items.values()):,}: {items}"),
             ("examples", f"{self.n_examples:,}{truncated}"),
             ("tokens", f"{self.n_tokens:,}"),
             ("rows", f"{self.n_rows:,}"),
             ("store", f"{format_bytes(self.store_bytes)} before compression"),
-            ("memory", f"{format_bytes(self.worker_bytes)} per worker at its peak"),
+            ("memory", f"{format_bytes(self.worker_bytes)} per worker at its peak, above the libraries" + gpu),
             ("time", f"{time} (estimate, one worker)" if self.seconds is not None else time),
         ]
 

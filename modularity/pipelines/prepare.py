@@ -14,7 +14,7 @@ import numpy as np
 from modularity.capture.budget import plan_memory, rows_per_item
 from modularity.data import FunctionData, TokenTable, load_functions, row_ranges, tokenise
 from modularity.errors import InputError, ModelError
-from modularity.models import ModelDescription, describe_model, load_tokenizer
+from modularity.models import ModelDescription, describe_model, load_tokenizer, uses_gpu
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.layout import partition_bytes, predictivity_bytes
 from modularity.pipelines.plan import Plan
@@ -152,7 +152,7 @@ def make_plan(job: PreparedJob) -> Plan:
         tokens_per_batch=config.capture.tokens_per_batch,
         longest_tokens=max(int(table.lengths_E.max()) for table in tables),
         n_buffers=config.capture.max_pending_items + 1,
-        on_device=config.model.device.startswith("cuda"),
+        on_device=uses_gpu(config.model),
     )
     return Plan(
         items={kind: sum(item.kind == kind for item in items) for kind in kinds},
@@ -163,8 +163,17 @@ def make_plan(job: PreparedJob) -> Plan:
         store_bytes=_activation_bytes(job) + _result_bytes(job),
         worker_bytes=max(memory.host_bytes, _analysis_bytes(job)),
         seconds=None if memory.on_device else _seconds(job),
-        notes=tuple(note for function in job.functions for note in function.notes),
+        device_bytes=memory.device_bytes,
+        notes=(*(note for function in job.functions for note in function.notes), *_site_notes(job)),
     )
+
+
+def _site_notes(job: PreparedJob) -> list[str]:
+    """Which of several neuron sites is analysed."""
+    others = [str(site) for site in job.shapes if site.name == "ffn.neurons"][1:]
+    if not others or job.analysed is None or not job.config.analyses:
+        return []
+    return [f"{job.analysed.site} is analysed; {', '.join(others)} is only captured"]
 
 
 def _attempt(action: Callable[[], Result], problems: list[str]) -> Result | None:

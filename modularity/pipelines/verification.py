@@ -13,8 +13,8 @@ from modularity.pipelines.prepare import PreparedJob, prepare
 from modularity.store import Run, open_run, verify_store
 
 RELATIVE_TOLERANCE = {"float32": 1e-4, "float16": 4e-3, "bfloat16": 3e-2}
-"""Allowed difference, relative to the largest value of the site: batches differ from those of the run, so that
-floating-point sums are reduced in another order."""
+"""Allowed difference by dtype of the model or the store, relative to the largest value of the row: batches differ from
+those of the run, so that floating-point sums are reduced in another order."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Verification:
     n_rows: int
     """Rows recomputed from the model."""
     largest_difference: float
-    """Largest difference of a recomputed value, relative to the largest value of its site."""
+    """Largest difference of a recomputed value, relative to the largest value of its row and site."""
     problems: tuple[str, ...] = field(default=())
 
     def text(self) -> str:
@@ -35,7 +35,7 @@ class Verification:
         lines = [f"{self.uri}: {self.n_items} items checked, {self.n_rows} rows recomputed from the model"]
         if self.n_rows:
             lines.append(
-                f"largest difference of a recomputed value: {self.largest_difference:.1e} of its site's largest"
+                f"largest difference of a recomputed value: {self.largest_difference:.1e} of its row's largest"
             )
         lines += [f"problem: {problem}" for problem in self.problems]
         return "\n".join([*lines, "everything agrees" if not self.problems else f"{len(self.problems)} problems"])
@@ -73,7 +73,7 @@ def _recompute(run: Run, n_rows: int, seed: int) -> tuple[float, int, list[str]]
     if mode is not None:
         apply_matmul_mode(MatmulMode(**{**mode, "shape": tuple(mode["shape"])}), device=model.device)
     capturer = Capturer(model, tuple(job.shapes), layers=job.config.capture.layers)
-    tolerance = RELATIVE_TOLERANCE[job.config.capture.dtype]
+    tolerance = max(RELATIVE_TOLERANCE[dtype] for dtype in (job.config.capture.dtype, model.identity.dtype))
     generator = np.random.default_rng(seed)
     largest, checked = 0.0, 0
     for name, table in job.tables.items():

@@ -17,7 +17,7 @@ def curve_caption(curves: Sequence[FunctionCurve], metric: str, scored_on: str =
         f"{capital(metric)} (0 is a constant neuron, 1 perfect separation) of the best neuron of each layer. "
         f"Neurons are chosen on selection examples and scored on {scored_on}. "
     )
-    if any(curve.selection_L is not None for curve in curves):
+    if scored_on.startswith("held-out") and any(curve.selection_L is not None for curve in curves):
         text += (
             "The null is that of the maximum on selection examples and is to be compared with the open circles; "
             "values on other examples have no such upward bias. "
@@ -53,10 +53,11 @@ def overlap_caption(matrix: OverlapMatrix) -> str:
 def expert_caption(curves: Sequence[ExpertCurve]) -> str:
     """Caption of proportion and degree per layer."""
     first = curves[0]
+    rule = first.criterion or f"exact test, α = {first.alpha:g}"
     controls = " Controls: the same neurons under other partitions." if any(c.controls for c in curves) else ""
     return (
         f"An expert is functional for a sub-function when it holds more of its top {count(first.k)} neurons than "
-        f"chance allows (exact test, α = {first.alpha:g}). Proportion: share of the {count(first.n_experts)} experts "
+        f"chance allows ({rule}). Proportion: share of the {count(first.n_experts)} experts "
         "that are functional. Degree: the mean over functional experts of that count divided by the count expected "
         f"by chance (0 when no expert is functional). Means over sub-functions.{controls}"
     )
@@ -64,10 +65,11 @@ def expert_caption(curves: Sequence[ExpertCurve]) -> str:
 
 def expert_map_caption(each: ExpertMap) -> str:
     """Caption of the counts of one layer, with the functional experts of each function in words."""
+    rule = each.criterion or f"exact test at α = {each.alpha:g}"
     share = percent(float(each.functional_SE.mean()) if each.functional_SE.size else None)
     return (
         f"How many of the top {count(each.k)} neurons of each sub-function lie in each expert, over the number "
-        f"expected by chance. A dot marks a functional expert (exact test at α = {each.alpha:g}; {share} of all "
+        f"expected by chance. A dot marks a functional expert ({rule}; {share} of all "
         f"cells). Functional experts: {_serves(each)}. Experts are sorted for reading; their order "
         "carries no information."
     )
@@ -88,6 +90,6 @@ def sensitivity_caption(curves: Sequence[SensitivityCurve]) -> str:
     """Caption of the two measures by top fraction."""
     return (
         "How the two measures depend on how many neurons count as top neurons (logarithmic axis). Means over "
-        f"sub-functions and over {plural(curves[0].n_layers, 'layer')}. The dashed line is the exact expectation over "
-        "random partitions."
+        f"sub-functions and over {plural(curves[0].n_layers, 'layer')}. The dashed line is the mean over random "
+        "partitions."
     )

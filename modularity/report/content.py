@@ -196,6 +196,8 @@ class ExpertCurve:
     """Level of the test that calls an expert functional."""
     p_value: float | None = None
     """p of the mean degree over layers, by permuting the expert labels of the neurons."""
+    criterion: str = ""
+    """The test in words, where it is not an exact test of each expert at `alpha`."""
 
     def __post_init__(self) -> None:
         for owner in (self, *self.controls):
@@ -217,6 +219,8 @@ class ExpertMap:
     k: int
     alpha: float
     p_value_SE: FloatArray | None = None
+    criterion: str = ""
+    """As in `ExpertCurve`."""
 
     def __post_init__(self) -> None:
         _set(self, "count_SE", (len(self.row_names), np.shape(self.count_SE)[-1]))

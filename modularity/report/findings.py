@@ -19,7 +19,7 @@ from modularity.report.content import (
     SensitivityCurve,
     Strength,
 )
-from modularity.report.wording import count, joined, number, p_value, percent, plural, significant, with_interval
+from modularity.report.wording import count, joined, number, p_value, percent, significant, with_interval
 
 LEVEL = 0.05
 
@@ -89,21 +89,24 @@ def _curve_finding(content: ReportContent, curve: FunctionCurve, adjusted: float
         return Finding(text, "descriptive", curve.function, "predictivity")
     family = sum(each.p_value is not None for each in content.curves)
     value = with_interval(curve.best_L[at], curve.low_L[at], curve.high_L[at])
-    what = f"its {plural(curve.n_subfunctions, 'sub-function')}" if curve.n_subfunctions > 1 else "its sub-function"
     layer = f"layer {curve.layers[at]}"
+    place = f"the only layer captured ({layer})" if len(curve.layers) == 1 else f"the best layer ({layer})"
+    several = curve.n_subfunctions > 1
     where = (
-        f"the best neuron of the only layer captured ({layer})"
-        if len(curve.layers) == 1
-        else f"the best neuron of the best layer ({layer})"
+        f"the best neurons of {place}, one for each of {curve.n_subfunctions} sub-functions,"
+        if several
+        else (f"the best neuron of {place}")
     )
+    separate = "separate their labels with mean" if several else "separates the labels of its sub-function with"
+    reach = "reach mean" if several else "reaches"
     chance = _chance_clause(content, curve, at)
     p = f" ({_p_text(curve.p_value, adjusted, family)})" if curve.p_value is not None else ""
     strength = _strength(adjusted)
-    reached = f"{content.metric} {value} on {content.scored_on}; {chance}"
+    value = f"{content.metric} {value} on {content.scored_on}; {chance}"
     text = {
-        "supported": f"{where} separates {what} with {reached}{p}",
-        "unsupported": f"chance is not excluded; {where} reaches {reached}{p}",
-        "descriptive": f"{where} reaches {reached}; no test was run",
+        "supported": f"{where} {separate} {value}{p}",
+        "unsupported": f"chance is not excluded; {where} {reach} {value}{p}",
+        "descriptive": f"{where} {reach} {value}; no test was run",
     }[strength]
     return Finding(f"{curve.function}: {text}.", strength, curve.function, "predictivity")
 
@@ -146,14 +149,15 @@ def _overlap_finding(matrix: OverlapMatrix) -> Finding | None:
         return None
     strength = _strength(matrix.block_p_value)
     means = f"{significant(within, 2)} within a function and {significant(between, 2)} between functions"
-    chance = f"chance is {significant(matrix.chance, 2)} ({p_value(matrix.block_p_value)})"
+    test = f"{p_value(matrix.block_p_value)} for the difference"
+    chance = f"unrelated lists would share {significant(matrix.chance, 2)}"
     if strength == "supported":
         lead = "Sub-functions of one function use more of the same neurons than sub-functions of different functions"
     else:
         lead = (
             "Sub-functions of one function do not share clearly more neurons than sub-functions of different functions"
         )
-    return Finding(f"{lead}: mean {matrix.statistic} {means}; {chance}.", strength, section="overlap")
+    return Finding(f"{lead}: mean {matrix.statistic} {means} ({test}); {chance}.", strength, section="overlap")
 
 
 def _expert_finding(curve: ExpertCurve, adjusted: float | None, family: int) -> Finding:
@@ -169,11 +173,11 @@ def _expert_finding(curve: ExpertCurve, adjusted: float | None, family: int) -> 
     ]
     facts = (
         f"{over}, {percent(proportion)} of {curve.n_experts} experts (degree {significant(degree, 2)}) hold more of a "
-        f"sub-function’s top {curve.k} neurons than chance allows"
+        f"sub-function’s top {curve.k} neurons than a random partition gives"
     )
     facts += f", against {joined(controls)}" if controls else "; there is no control"
     lead = {
-        "supported": "the best neurons gather in few experts",
+        "supported": "the best neurons gather in few experts, more than in random partitions",
         "unsupported": "it was not shown that the best neurons gather in experts beyond chance",
         "descriptive": "no test over all layers was run",
     }[strength := _strength(adjusted)]

@@ -22,6 +22,7 @@ from modularity.report.content import (
 )
 from modularity.report.run_experts import expert_curves, expert_maps, sensitivity_curves
 from modularity.report.run_tables import PARTITION_SHOWN, Row, RunTables
+from modularity.stats import benjamini_hochberg
 from modularity.store import Run
 from modularity.types import PARTITION
 
@@ -100,12 +101,15 @@ def _function(run: Run, tables: RunTables, config: Mapping[str, Any]) -> Functio
 
 
 def _n_significant(run: Run, function: str) -> int | None:
-    """Neurons with q at most `FDR` for at least one sub-function."""
+    """Neurons that predict at least one sub-function, at false discovery rate `FDR` over neurons and sub-functions."""
     try:
-        q_value_SLF = run.results(function)["q_value"].values
+        p_value_SLF = run.results(function)["p_value"].values
     except StoreError:
         return None
-    return int(np.any(np.nan_to_num(q_value_SLF, nan=1.0) <= FDR, axis=0).sum())
+    found_SLF = np.zeros(p_value_SLF.shape, dtype=bool)
+    real_SLF = ~np.isnan(p_value_SLF)
+    found_SLF[real_SLF] = benjamini_hochberg(p_value_SLF[real_SLF]) <= FDR
+    return int(found_SLF.any(axis=0).sum())
 
 
 def _curves(tables: RunTables, function: str) -> Iterator[FunctionCurve]:
@@ -167,8 +171,7 @@ def _heatmap(name: str, title: str, named: list[tuple[str, str, list[Row]]], p_c
         low_YL=values(low),
         high_YL=values(high),
         p_value_YL=values(p_column),
-        p_name="p of the best neuron of the layer",
-        chance=0.0,
+        p_name="p of the best neuron of the layer, not corrected over cells",
     )
 
 
@@ -200,12 +203,11 @@ def _overlaps(tables: RunTables) -> Iterator[OverlapMatrix]:
         value_SS=value,
         p_value_SS=p_above,
         p_name="permutation p (diagonal: this high; elsewhere: this low)",
-        block_p_value=_finite(blocks[0]["p_within_above_between"]),
         self_pairs=False,
         **common,
     )
     if pairs:
-        yield _pair_matrix(tables, pairs, common)
+        yield _pair_matrix(tables, pairs, common | {"block_p_value": _finite(blocks[0]["p_within_above_between"])})
 
 
 def _pair_matrix(tables: RunTables, pairs: list[Row], common: Mapping[str, Any]) -> OverlapMatrix:
@@ -273,9 +275,9 @@ def _expert_of(run: Run) -> dict[tuple[int, int], int]:
     if PARTITION not in run.result_names():
         return {}
     partition = run.results(PARTITION, partial=True)
-    if PARTITION_SHOWN not in partition["method"].values:
+    if PARTITION_SHOWN not in partition["partition"].values:
         return {}
-    expert_LF = partition["expert"].values[partition["method"].values.tolist().index(PARTITION_SHOWN)]
+    expert_LF = partition["expert"].values[partition["partition"].values.tolist().index(PARTITION_SHOWN)]
     layers = partition["layer"].values.tolist()
     return {
         (layers[i], f): int(expert) for i, row in enumerate(expert_LF) for f, expert in enumerate(row) if expert >= 0

@@ -48,6 +48,7 @@ def expert_curves(run: Run, tables: RunTables, function: str) -> Iterator[Expert
         n_experts=config["n_experts"],
         k=example["k"],
         alpha=_level(run),
+        criterion=_criterion(run),
         p_value=next(r["p_value"] for r in shown if r["layer"] == ALL_LAYERS and r["figure"] == "degree"),
     )
 
@@ -75,6 +76,7 @@ def expert_maps(run: Run, tables: RunTables) -> Iterator[ExpertMap]:
             functional_SE=functional,
             k=rows[0]["k"],
             alpha=_level(run),
+            criterion=_criterion(run),
             p_value_SE=p_value,
         )
 
@@ -106,3 +108,10 @@ def _level(run: Run) -> float:
     """Level at which an expert is called functional: of each test (paper) or false discovery rate (corrected)."""
     config = run.manifest.config
     return float(config["experts"]["alpha" if config["variant"] == "paper" else "fdr"])
+
+
+def _criterion(run: Run) -> str:
+    """The rule in words; empty for the paper's, a level of each test."""
+    if run.manifest.config["variant"] == "paper":
+        return ""
+    return f"exact test, false discovery rate {_level(run):.0%} over experts, layers and sub-functions of the function"

@@ -41,10 +41,12 @@ _T5 = {
 _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": ("OPTConfig", {**_OPT, "word_embed_proj_dim": 32}),
     "opt-350m": ("OPTConfig", {**_OPT, "word_embed_proj_dim": 16, "do_layer_norm_before": False}),
-    "gpt2": ("GPT2Config", _GPT),
+    "gpt2": ("GPT2Config", {**_GPT, "bos_token_id": 2, "eos_token_id": 3}),
     "gpt_neo": (
         "GPTNeoConfig",
         {
+            "bos_token_id": 2,
+            "eos_token_id": 3,
             "vocab_size": VOCABULARY,
             "max_position_embeddings": 64,
             "hidden_size": 32,

@@ -23,7 +23,7 @@ class Case:
         self.layers = results["layer"].values.tolist()
         self.widths = results["width"].values.tolist()
         self.subfunctions = results["subfunction"].values.tolist()
-        self.methods = partition["method"].values.tolist()
+        self.methods = partition["partition"].values.tolist()
         self.predictivity_SLF = results["predictivity"].values
         self.expert_MLF = partition["expert"].values
 

@@ -137,10 +137,10 @@ def test_rows_at_tokens_say_where_they_are(pooled: Run, tokens: list[np.ndarray]
 
 def test_experts_of_every_method_are_partitions(finished: Run, config: EmergentModularityConfig) -> None:
     results = finished.results(PARTITION)
-    assert tuple(results["method"].values) == config.experts.methods
+    assert tuple(results["partition"].values) == config.experts.methods
     for method in config.experts.methods:
         for layer in (0, 1):
-            sizes = np.bincount(results["expert"].sel({"method": method, "layer": layer}).values, minlength=8)
+            sizes = np.bincount(results["expert"].sel(partition=method, layer=layer).values, minlength=8)
             assert (len(sizes), sizes.sum()) == (8, 160)
             assert method == "unbalanced" or set(sizes) == {20}
 

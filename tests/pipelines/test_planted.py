@@ -26,7 +26,7 @@ def test_planted_neurons_are_the_best_and_keep_their_value(planted_run: Run, wor
 
 @pytest.mark.parametrize("word", ["river", "stone"])
 def test_the_planted_expert_is_found_and_functional(planted_run: Run, word: str) -> None:
-    experts = planted_run.results(PARTITION)["expert"].sel({"method": "balanced", "layer": 0}).values
+    experts = planted_run.results(PARTITION)["expert"].sel(partition="balanced", layer=0).values
     members = {int(experts[neuron]) for neuron in tiny_jobs.PLANTED[word]}
     assert len(members) == 1
     rows = tiny_jobs.rows_of(planted_run, "expert_counts", subfunction=word, layer=0, partition="balanced")

@@ -23,8 +23,8 @@ def test_a_function_beyond_chance(build_content):
     found = sentence(build_content, one_curve())
     assert found.strength == "supported"
     assert found.text == (
-        "task: the best neuron of the best layer (layer 5) separates its 6 sub-functions with normalised AP 0.62 "
-        "[0.55, 0.69] on held-out examples; chance for the best of 9,216 neurons is 0.11 (p = 0.005)."
+        "task: the best neurons of the best layer (layer 5), one for each of 6 sub-functions, separate their labels with "
+        "mean normalised AP 0.62 [0.55, 0.69] on held-out examples; chance for the best of 9,216 neurons is 0.11 (p = 0.005)."
     )
 
 
@@ -32,8 +32,8 @@ def test_the_null_case_does_not_claim_anything(build_content):
     found = sentence(build_content, one_curve(best_L=[0.08, 0.09], low_L=[0, 0.02], high_L=[0.2, 0.15], p_value=0.41))
     assert found.strength == "unsupported"
     assert found.text == (
-        "task: chance is not excluded; the best neuron of the best layer (layer 5) reaches normalised AP 0.09 "
-        "[0.02, 0.15] on held-out examples; chance for the best of 9,216 neurons is 0.11 (p = 0.41)."
+        "task: chance is not excluded; the best neurons of the best layer (layer 5), one for each of 6 sub-functions, "
+        "reach mean normalised AP 0.09 [0.02, 0.15] on held-out examples; chance for the best of 9,216 neurons is 0.11 (p = 0.41)."
     )
 
 
@@ -48,7 +48,9 @@ def test_a_single_layer_and_a_single_subfunction_are_named_so(build_content):
         layers=(3,), best_L=[0.6], low_L=[np.nan], high_L=[0.7], null_L=[0.1], null_high_L=[0.2], n_subfunctions=1
     )
     text = sentence(build_content, curve).text
-    assert text.startswith("task: the best neuron of the only layer captured (layer 3) separates its sub-function with")
+    assert text.startswith(
+        "task: the best neuron of the only layer captured (layer 3) separates the labels of its sub-function with"
+    )
     assert "normalised AP 0.60 on held-out examples" in text
 
 
@@ -97,7 +99,7 @@ def test_overlap_sentence_follows_its_p_value(content, p, words):
 @pytest.mark.parametrize(
     ("p", "strength", "words"),
     [
-        (0.005, "supported", "the best neurons gather in few experts"),
+        (0.005, "supported", "the best neurons gather in few experts, more than in random partitions"),
         (0.5, "unsupported", "it was not shown that the best neurons gather in experts beyond chance"),
         (None, "descriptive", "no test over all layers was run"),
     ],

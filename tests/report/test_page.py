@@ -58,8 +58,9 @@ def test_sections_findings_and_numbers_of_figures(html):
     text = "".join(page.words)
     assert "36,864" in text
     assert [f"Figure {n}. " in text for n in (1, 7, 8, 9)] == [True, True, True, False]
-    assert "With 199 permutations no permutation p-value can be below 0.005." in text
-    assert text.count("Beyond chance") == 3 + 1 + 3 + len(["the note below"])
+    assert "With 199 label permutations no p-value of best neurons can be below 0.005." in text
+    assert text.count("Beyond chance") == 3 + 1
+    assert text.count("Beyond random partitions") == 3
 
 
 def test_every_anchor_has_its_target(html):

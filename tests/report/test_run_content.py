@@ -93,7 +93,7 @@ def test_top_neurons_have_their_examples_and_experts(content, tiny_run):
     assert (first.function, first.layer, first.functional) == ("words", 0, True)
     assert first.neuron % 8 in (3, 6)  # planted
     partition = tiny_run.results("partition")
-    row = partition["method"].values.tolist().index("balanced")
+    row = partition["partition"].values.tolist().index("balanced")
     assert first.expert == partition["expert"].values[row, 0, first.neuron]
     assert [len(first.highest), len(first.lowest)] == [3, 3]
     assert all(first.subfunction in example.text.split() for example in first.highest)
