@@ -23,8 +23,9 @@ def test_a_function_beyond_chance(build_content):
     found = sentence(build_content, one_curve())
     assert found.strength == "supported"
     assert found.text == (
-        "task: the best neurons of the best layer (layer 5), one for each of 6 sub-functions, separate their labels with "
-        "mean normalised AP 0.62 [0.55, 0.69] on held-out examples; chance for the best of 9,216 neurons is 0.11 (p = 0.005)."
+        "task: the best neurons of the best layer (layer 5), one for each of 6 sub-functions, separate their labels "
+        "with mean normalised AP 0.62 [0.55, 0.69] on held-out examples; chance for the best of 9,216 neurons is 0.11 "
+        "(p = 0.005)."
     )
 
 
@@ -33,7 +34,8 @@ def test_the_null_case_does_not_claim_anything(build_content):
     assert found.strength == "unsupported"
     assert found.text == (
         "task: chance is not excluded; the best neurons of the best layer (layer 5), one for each of 6 sub-functions, "
-        "reach mean normalised AP 0.09 [0.02, 0.15] on held-out examples; chance for the best of 9,216 neurons is 0.11 (p = 0.41)."
+        "reach mean normalised AP 0.09 [0.02, 0.15] on held-out examples; chance for the best of 9,216 neurons is 0.11 "
+        "(p = 0.41)."
     )
 
 
