@@ -1,6 +1,6 @@
 """Average precision of every neuron beside scikit-learn's per-neuron loop: time and error on the same arrays.
 
-    python benchmarks/average_precision.py                 # 36,864 neurons, 2,000 examples, as the issue asks
+    python benchmarks/average_precision.py                 # 36,864 neurons, 2,000 examples
     python benchmarks/average_precision.py --quick         # 2,048 neurons, 500 examples: seconds
     python benchmarks/average_precision.py --json > result.json
 

@@ -1,6 +1,6 @@
 """Balanced k-means beside PyPI `k-means-constrained`: objective and time of both in one process, interleaved.
 
-    python benchmarks/balanced_kmeans.py                    # both issue-size problems, Gaussian and planted rows
+    python benchmarks/balanced_kmeans.py                    # both problems, Gaussian and planted rows
     python benchmarks/balanced_kmeans.py --small --repeats 3   # a few seconds
     python benchmarks/balanced_kmeans.py --json > result.json
 
@@ -115,7 +115,7 @@ def compare(problem: Problem, data: str, repeats: int) -> Iterator[Result]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="one small problem instead of the two of the issue")
+    parser.add_argument("--small", action="store_true", help="one small problem instead of the two large ones")
     parser.add_argument("--repeats", type=int, default=1, help="interleaved runs of every method (default 1)")
     parser.add_argument("--json", action="store_true", help="one JSON list instead of the table")
     options = parser.parse_args(arguments)
