@@ -54,13 +54,13 @@ TABLES = {
     ),
     "overlap_subfunctions": (
         6,
-        f"{PAIR_COLUMNS} top_overlap jaccard rank_correlation n_common n_top chance p_value q_value",
+        f"{PAIR_COLUMNS} top_overlap jaccard rank_correlation n_common n_top chance jaccard_chance p_value q_value",
     ),
     "overlap_layers": (12, f"{PAIR_COLUMNS} layer top_overlap jaccard rank_correlation chance"),
     "overlap_functions": (
         3,
         "function_a function_b top_overlap chance null_mean null_sd p_above p_below within_minus_between "
-        "p_within_above_between",
+        "p_within_above_between jaccard jaccard_chance jaccard_p_above rank_correlation rank_correlation_p_above",
     ),
 }
 """Rows and columns of every table of the shared job: 2 functions of 2 sub-functions, 2 layers, 4 partitions."""
