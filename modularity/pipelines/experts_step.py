@@ -147,7 +147,7 @@ def _test_rows(
                     "null_mean": float(null_N.mean()),
                     "null_low": float(np.quantile(null_N, 0.05)),
                     "null_high": float(np.quantile(null_N, 0.95)),
-                    "p_value": float(p_values(np.array([observed - 1e-12]), null_N)[0]),
+                    "p_value": float(p_values(np.array([observed]), null_N)[0]),
                     "expected_at_alpha": expected.get(name, float("nan")),
                     "n_subfunctions": len(inputs.subfunctions),
                 }

@@ -21,6 +21,7 @@ from modularity.stats.ranking_kernels import PackedLabels, pack_labels, score_ti
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 LABEL_BYTES = 64 * 2**20
+ROUNDING = 1e-12
 N_BINS = 2**14
 N_STRATA = 33  # bit lengths of the number of non-zero rows
 
@@ -84,12 +85,15 @@ def _clusters_by_size(clusters_R: Array) -> list[Array]:
 def p_values(observed: Array, null_N: Array) -> Array:
     """(1 + b) / (1 + N) with b the draws of the null at or above the observed value.
 
+    A draw that is lower by rounding alone (1e-12) counts as reached: a permutation that exchanges the two labels gives
+    the same predictivity, summed in another order.
+
     Parameters
     ----------
     observed : array of any shape
     null_N : array of shape (n_draws, *observed.shape) for a null of each entry, or (n_draws,) for one shared by all
     """
-    observed = np.asarray(observed, np.float64)
+    observed = np.asarray(observed, np.float64) - ROUNDING
     if null_N.ndim == 1:
         sorted_N = np.sort(null_N)
         n_above = len(sorted_N) - np.searchsorted(sorted_N, observed, side="left")

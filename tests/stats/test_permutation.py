@@ -178,3 +178,9 @@ def test_clusters_keep_p_values_uniform_where_free_permutation_does_not(clustere
         p_values_found.append(max_statistic_p_values(observed_SF.max(axis=1)[:, None], null.max_SN)[0, 0])
     rejected = np.mean(np.array(p_values_found) <= 0.05)
     assert rejected <= 0.13 if clustered else rejected > 0.4
+
+
+def test_a_draw_lower_by_rounding_counts_as_reached() -> None:
+    null_N = np.array([0.5, 0.7 - 1e-15, 0.9])
+    assert p_values(np.array([0.7]), null_N).tolist() == [3 / 4]
+    assert p_values(np.array([0.7]), null_N[:, None]).tolist() == [3 / 4]
