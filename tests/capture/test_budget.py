@@ -108,7 +108,8 @@ def test_predicted_memory_is_within_a_factor_of_two_and_does_not_grow_with_the_i
     few = measured_peak(config, 3)
     many = measured_peak(config, 12)
     assert plan.host_bytes / 2 < few < plan.host_bytes * 2, (plan, few)
-    assert many < 1.1 * few + 8 * 2**20, (few, many)
+    one_buffer = plan.buffer_bytes // 2  # a quick writer may never need the second one
+    assert many < 1.1 * few + one_buffer + 8 * 2**20, (few, many)
 
 
 def test_an_accelerator_holds_the_model_and_the_host_the_buffers(tmp_path):
