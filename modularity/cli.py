@@ -1,7 +1,7 @@
 """The `modularity` command, and the options that every job in `jobs/` shares.
 
 Exit codes: 0 done; 1 the work or a check failed, or a run is missing or damaged; 2 the input, the plan or the place of
-the run was refused before any work; 130 interrupted by Ctrl-C.
+the run was refused before any work; 130 interrupted by Ctrl-C or SIGTERM.
 """
 
 import json
@@ -73,7 +73,7 @@ def readable_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
     except KeyboardInterrupt as interrupt:
         warnings.simplefilter("ignore", RuntimeWarning)  # of the coroutines that zarr was about to await
-        print(": ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        print(" ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -97,8 +97,11 @@ def launch(values: Mapping[str, Any], *, out: str | None, plan: bool, lines: Map
         return
     try:
         outcome = run_job(config, out)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"finished work items stay recorded in {out}; the same command goes on") from None
+    except KeyboardInterrupt as interrupt:
+        cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
+        raise KeyboardInterrupt(
+            f"{cause}: finished work items stay recorded in {out}; the same command goes on"
+        ) from None
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
         for path in write_report(out):
             print(f"report: {path}", file=sys.stderr)

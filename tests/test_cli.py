@@ -346,23 +346,25 @@ def test_a_run_without_tables_is_readable(tmp_path: Path, tiny_run: Run) -> None
     assert call("sql", tmp_path / "new", "show tables").stdout.strip() == "name"
 
 
-def test_ctrl_c_leaves_a_run_that_can_be_resumed(
-    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["Ctrl-C", "SIGTERM"])
+def test_a_run_that_is_stopped_says_how_to_go_on(
+    name: str, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, config = tmp_path / "run", tmp_path / "config.json"
     config.write_text(json.dumps(tiny_run.manifest.config))
     done = Progress.done
 
-    def done_then_interrupted(self: Progress, item: Any, info: Any) -> None:
+    def done_then_stopped(self: Progress, item: Any, info: Any) -> None:
         done(self, item, info)
         if item.kind == "predictivity":
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT if name == "Ctrl-C" else signal.SIGTERM)
 
-    monkeypatch.setattr(Progress, "done", done_then_interrupted)
+    monkeypatch.setattr(Progress, "done", done_then_stopped)
     said = call("run", config, "--out", out, *INPROCESS, code=130).stderr
     assert said.splitlines()[-1] == (
-        f"interrupted: finished work items stay recorded in {out}; the same command goes on"
+        f"interrupted by {name}: finished work items stay recorded in {out}; the same command goes on"
     )
+    assert "state     interrupted: finished work items stay recorded" in call("status", out).stdout
     assert [record.item.kind for record in open_run(str(out)).commits().values()].count("predictivity") == 1
     monkeypatch.undo()
     call("run", config, "--out", out, *INPROCESS)

@@ -19,7 +19,7 @@ from modularity.pipelines.layout import create_partition, create_predictivity
 from modularity.pipelines.model_worker import ModelWorkerFactory
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import PreparedJob, make_plan, prepare
-from modularity.runtime import Executor, Progress, WorkerFactory, open_executor
+from modularity.runtime import Executor, Progress, WorkerFactory, open_executor, sigterm_interrupts
 from modularity.runtime.executor import unfinished
 from modularity.store import Manifest, Run, create_run, open_run
 from modularity.types import WorkItem, content_digest
@@ -75,12 +75,14 @@ def run_job(config: EmergentModularityConfig, out: str, *, quiet: bool = False) 
         say(
             f"{finished.uri} is finished and was made with the same config and data: nothing to do "
             "(`modularity verify` compares the model's weights)"
+    KeyboardInterrupt
+        Ctrl-C or SIGTERM; finished items are recorded, and the same call goes on.
         )
         return Outcome(finished, was_finished=True)
     plan = make_plan(job)
     say(plan.text())
     plan.check(config.allowance)
-    with open_executor(config.runtime) as executor:
+    with open_executor(config.runtime) as executor, sigterm_interrupts():
         run = _work(job, plan, executor, out, quiet=quiet)
     say(f"run: {run.uri}")
     return Outcome(run, was_finished=False)
@@ -132,6 +134,9 @@ def _run_step(
     executor: Executor,
     label: str,
     items: Sequence[WorkItem],
+    except KeyboardInterrupt:
+        run.update(state="interrupted", notes={"failure": None})
+        raise
     factory: WorkerFactory,
     *,
     uses_model: bool,

@@ -8,6 +8,8 @@ from typing import Any
 from modularity.runtime.progress import format_bytes
 from modularity.store import open_run
 
+GO_ON = "the command that started the run goes on with the others"
+
 
 @dataclass(frozen=True)
 class RunStatus:
@@ -42,7 +44,7 @@ class RunStatus:
         rows = [
             ("run", self.uri),
             ("job", f"{self.job} of {self.model}"),
-            ("state", self.state + (f": {self.failure}" if self.failure else "")),
+            ("state", self._state_text()),
             ("items", f"{done}/{planned}: {kinds}"),
             ("captured", f"{self.n_tokens:,} tokens"),
             ("written", format_bytes(self.n_bytes)),
@@ -52,6 +54,11 @@ class RunStatus:
             ("times", f"created {self.created}, updated {self.updated}"),
         ]
         return "\n".join(f"{name:<10}{value}" for name, value in rows)
+
+    def _state_text(self) -> str:
+        if self.state == "interrupted":
+            return f"interrupted: finished work items stay recorded; {GO_ON}"
+        return self.state + (f": {self.failure}" if self.failure else "")
 
 
 def run_status(uri: str) -> RunStatus:

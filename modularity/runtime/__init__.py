@@ -6,6 +6,7 @@ The only room that imports Ray. It knows work items and workers, and nothing of 
 from modularity.runtime.executor import Executor, InProcessExecutor, ItemFailure, RuntimeConfig, Worker, WorkerFactory
 from modularity.runtime.progress import Progress
 from modularity.runtime.session import open_executor
+from modularity.runtime.termination import sigterm_interrupts
 
 __all__ = [
     "Executor",
@@ -16,4 +17,5 @@ __all__ = [
     "Worker",
     "WorkerFactory",
     "open_executor",
+    "sigterm_interrupts",
 ]

@@ -16,7 +16,7 @@ from modularity.types import content_digest
 
 SCHEMA_VERSION = 1
 MANIFEST_PATH = "run.json"
-RunState = Literal["planned", "running", "finished", "failed"]
+RunState = Literal["planned", "running", "finished", "failed", "interrupted"]
 
 
 class Manifest(Config):

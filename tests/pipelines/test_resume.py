@@ -40,7 +40,8 @@ def test_an_interrupted_job_goes_on_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         tiny_jobs.run(paper_config, tmp_path / "run")
     status = run_status(str(tmp_path / "run"))
-    assert (status.state, status.failure) == ("failed", "KeyboardInterrupt: stop")
+    assert (status.state, status.failure) == ("interrupted", None)
+    assert "state     interrupted: finished work items stay recorded; the command that started" in status.text()
     assert status.items["predictivity"] == (3, 6)
     run = tiny_jobs.run(paper_config, tmp_path / "run")
     assert fault.n_calls == 4 + 3
