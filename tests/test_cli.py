@@ -226,6 +226,13 @@ def test_a_bad_config_and_the_status_of_a_run_need_no_torch(uri: str, tmp_path: 
     assert found.stdout.strip() == "[2, 0] []"
 
 
+def test_the_package_runs_as_a_module() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "modularity", "--version"], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == f"modularity {__version__}\n"
+
+
 def test_version() -> None:
     assert call("--version").output == f"modularity {__version__}\n"
 

@@ -13,6 +13,7 @@ FLOORS = {
     "neurons": 3, "experts": 3, "circuits": 3, "geometry": 3,
     "pipelines": 4, "report": 4,
     "cli": 5,
+    "__main__": 6,
 }  # fmt: skip
 ALLOWED_IN = {
     "ray": {"runtime"},
