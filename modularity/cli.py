@@ -204,7 +204,9 @@ def query(
 @app.command()
 def sql(
     uri: RunUri,
-    statement: Annotated[str, typer.Argument(help="SQL over the run's tables; `show tables` lists them.")],
+    statement: Annotated[
+        str | None, typer.Argument(help="SQL over the run's tables. Default: list tables and columns.")
+    ] = None,
     output_format: FormatOption = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
 ) -> None:
@@ -213,10 +215,11 @@ def sql(
     Example: modularity sql runs/first "select function, subfunction, max(ap_evaluation) from best_neurons group by all"
     """
     with readable_errors():
-        from modularity.store import open_run
+        from modularity.store import open_run, table_columns
         from modularity.store import sql as sql_run
 
-        _emit(sql_run(open_run(uri), statement), output_format, out)
+        run = open_run(uri)
+        _emit(table_columns(run) if statement is None else sql_run(run, statement), output_format, out)
 
 
 @app.command()

@@ -94,7 +94,7 @@ COMMAND_LINES: dict[str, tuple[str, list[str]]] = {
     "table to a file": ("query RUN --function words --format table --out TMP/a", ["table is for the terminal"]),
     "ending": ("query RUN --function words --out TMP/a.txt", ["a.txt' ends in none of .parquet, .csv, .json"]),
     "no folder": ("query RUN --function words --out TMP/no/a.csv", ["a.csv' cannot be written", "choose another"]),
-    "SQL": ("sql RUN selec", ["SQL 'selec' failed", "best_neurons"]),
+    "SQL": ("sql RUN selec", ["SQL 'selec' failed", "without a query lists all tables and columns"]),
     "SQL table": ("sql RUN DESCRIBE~neurons", ["Table with name neurons does not exist", "top_neurons"]),
     "SQL that writes": ("sql RUN DROP~TABLE~examples", ["expected one SELECT, found DROP", "read-only"]),
     "report into a file": ("report RUN --out JOB/r.html", ["r.html' cannot be written", "choose another place"]),
@@ -341,6 +341,15 @@ def test_sql_formats(uri: str, tmp_path: Path) -> None:
     call("sql", uri, statement, "--out", tmp_path / "a.parquet")
     assert pq.read_table(tmp_path / "a.parquet").to_pylist() == found
     assert "best_neurons" in call("sql", uri, "show tables").stdout
+
+
+def test_sql_without_a_query_lists_tables_and_columns(uri: str) -> None:
+    found = json.loads(call("sql", uri, "--format", "json").stdout)
+    assert {row["table"]: row["rows"] for row in found}["examples"] == 370
+    assert "best_neurons" in call("sql", uri).stdout
+    output = call("sql", uri, "select subfunctoin from best_neurons", code=2).output
+    assert "nearest columns of best_neurons: subfunction" in output
+    assert "overlap_functions" not in output
 
 
 def test_text_of_the_data_is_shown_as_it_is(uri: str) -> None:

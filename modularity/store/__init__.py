@@ -16,7 +16,7 @@ from modularity.store.query import query
 from modularity.store.results import ResultArray
 from modularity.store.run import Run, content_hash, create_run, open_run
 from modularity.store.space import MissingObjectError, Space, open_space
-from modularity.store.sql import sql
+from modularity.store.sql import sql, table_columns
 from modularity.store.tables import table_from_columns
 from modularity.store.verify import StoreProblem, StoreReport, verify_store
 
@@ -44,6 +44,7 @@ __all__ = [
     "rows_per_item",
     "sql",
     "table_bytes",
+    "table_columns",
     "table_from_columns",
     "table_text",
     "verify_store",

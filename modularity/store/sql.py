@@ -4,14 +4,17 @@ The statement sees no file, no network, no Python variable, and cannot change se
 """
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 import duckdb
 import pyarrow as pa
 
 from modularity.errors import InputError
 from modularity.store.run import Run
-from modularity.store.tables import schema_text
 
+N_NEAREST = 3
+"""Names that are offered for one that does not exist."""
 _CLOSED = {
     "python_enable_replacements": "false",
     "autoload_known_extensions": "false",
@@ -26,7 +29,7 @@ def sql(run: Run, text: str) -> pa.Table:
     ------
     InputError
         The statement cannot be parsed, names something that does not exist, is not one reading statement, or reaches
-        for files or settings; the message lists the tables and their columns.
+        for files or settings; the message holds the nearest names of tables or columns.
     """
     _check_statement(run, text)
     names = run.tables()
@@ -57,6 +60,44 @@ def _check_statement(run: Run, text: str) -> None:
         raise InputError(_problem(run, text, f"expected one SELECT, found {found}; the tables of a run are read-only"))
 
 
+def table_columns(run: Run) -> pa.Table:
+    """Every table of a run with its number of rows and its columns, as `name type, ...`."""
+    rows = []
+    for name in run.tables():
+        table = run.table(name)
+        columns = ", ".join(f"{column.name} {column.type}" for column in table.schema)
+        rows.append({"table": name, "rows": table.num_rows, "columns": columns})
+    schema = pa.schema({"table": pa.string(), "rows": pa.int64(), "columns": pa.string()})
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
 def _problem(run: Run, text: str, cause: str) -> str:
-    known = "\n".join(f"  {name}({schema_text(run.table(name).schema)})" for name in run.tables()) or "  none yet"
-    return f"SQL {text.strip()!r} failed: {cause.strip()}\ntables:\n{known}"
+    nearest = _nearest(run, text, cause)
+    proposals = r"\n(?:Did you mean|Candidate bindings).*" if nearest else r"$^"
+    lines = [f"SQL {text.strip()!r} failed: {re.sub(proposals, '', cause.strip()).rstrip()}", *nearest]
+    if not run.tables():
+        return "\n".join([*lines, f"{run.uri} has no tables yet: run the job again to finish it"])
+    return "\n".join([*lines, f"`modularity sql {run.uri}` without a query lists all tables and columns"])
+
+
+def _nearest(run: Run, text: str, cause: str) -> list[str]:
+    """The tables, or the columns of the tables in the statement, that a name may mean which DuckDB did not find."""
+    table = re.search(r"Table with name (\S+) does not exist", cause)
+    if table:
+        found = _closest(table[1], run.tables())
+        return [f"nearest tables: {', '.join(found)}"] if found else []
+    column = re.search(r'column(?: named)? "([^"]+)"', cause.split("\n", 1)[0], re.IGNORECASE)
+    if column is None or "GROUP BY" in cause:
+        return []
+    lines = []
+    for name in run.tables():
+        if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE):
+            known = run.table(name).column_names
+            found = _closest(column[1], known)
+            lines.append(f"{'nearest columns' if found else 'columns'} of {name}: {', '.join(found or known)}")
+    return lines
+
+
+def _closest(wanted: str, known: Iterable[str]) -> list[str]:
+    by_lower = {name.lower(): name for name in known}
+    return [by_lower[name] for name in get_close_matches(wanted.lower(), by_lower, n=N_NEAREST, cutoff=0.5)]

@@ -4,7 +4,7 @@ import pytest
 from store_demo import create_demo
 
 from modularity.errors import InputError
-from modularity.store import sql
+from modularity.store import sql, table_columns
 
 
 def test_tables_are_views(run):
@@ -36,9 +36,35 @@ def test_tables_are_views(run):
 def test_what_cannot_be_answered(run, text, cause):
     with pytest.raises(InputError, match=re.escape(cause)) as caught:
         sql(run, text)
-    assert "tables:\n  rows(example_id string, start int64)" in str(caught.value)
+    message = str(caught.value)
+    assert message.endswith(f"`modularity sql {run.uri}` without a query lists all tables and columns")
+    assert len(message.splitlines()) <= 6
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("SELECT * FROM rws", "nearest tables: rows"),
+        ("SELECT strat FROM rows", "nearest columns of rows: start"),
+        ("SELECT r.Exmple_id FROM Rows r", "nearest columns of rows: example_id"),
+        ("SELECT wrong FROM rows", "columns of rows: example_id, start"),
+    ],
+)
+def test_the_nearest_names_are_offered(run, text, line):
+    with pytest.raises(InputError) as caught:
+        sql(run, text)
+    assert line in str(caught.value).splitlines()
+    assert "Did you mean" not in str(caught.value)
+    assert "Candidate" not in str(caught.value)
 
 
 def test_run_without_tables(tmp_path):
-    with pytest.raises(InputError, match="tables:\n  none yet"):
-        sql(create_demo(tmp_path / "run"), "SELECT * FROM rows")
+    empty = create_demo(tmp_path / "run")
+    with pytest.raises(InputError, match="has no tables yet: run the job again"):
+        sql(empty, "SELECT * FROM rows")
+    assert table_columns(empty).num_rows == 0
+
+
+def test_all_tables_with_their_columns(run):
+    (row,) = table_columns(run).to_pylist()
+    assert row == {"table": "rows", "rows": 250, "columns": "example_id string, start int64"}
