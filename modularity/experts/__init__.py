@@ -4,6 +4,7 @@ from modularity.experts.assignment import balanced_assignment, require_divisible
 from modularity.experts.balanced_kmeans import BalancedKmeans, balanced_kmeans, fit_balanced_kmeans
 from modularity.experts.controls import UnbalancedPartition, kmeans_partition, shuffled_weight_partition
 from modularity.experts.family import FamilyNull, FunctionalFamily, Rule, family_null, functional_family
+from modularity.experts.function_level import FunctionLevel, function_level
 from modularity.experts.functional import (
     FunctionalExperts,
     binomial_critical_count,
@@ -21,17 +22,15 @@ from modularity.experts.partitions import (
     random_partition,
 )
 from modularity.experts.random_baseline import RandomPartitionBaseline, random_partition_baseline
-from modularity.experts.relabelling import Relabelling, Tested, relabelling
 
 __all__ = [
     "BalancedKmeans",
     "FamilyNull",
+    "FunctionLevel",
     "FunctionalExperts",
     "FunctionalFamily",
     "RandomPartitionBaseline",
-    "Relabelling",
     "Rule",
-    "Tested",
     "UnbalancedPartition",
     "adjusted_rand",
     "balanced_assignment",
@@ -41,6 +40,7 @@ __all__ = [
     "expert_predictivity",
     "family_null",
     "fit_balanced_kmeans",
+    "function_level",
     "functional_experts",
     "functional_experts_pooled",
     "functional_family",
@@ -51,7 +51,6 @@ __all__ = [
     "normalise_rows",
     "random_partition",
     "random_partition_baseline",
-    "relabelling",
     "require_divisible",
     "shuffled_weight_partition",
 ]

@@ -10,7 +10,7 @@ The degree is the mean over functional experts of c_e over its expectation, 0 wh
 
 Departures: exact p-values are returned, for a correction over the whole family (`family.py`); experts may
 differ in size, each then has its own critical count; a concentration index does not depend on a threshold; and since
-a neuron recurs in several lists, which the binomial ignores, `relabelling` gives p-values that allow for it.
+a neuron recurs in several lists, which the binomial ignores, `function_level` gives p-values that allow for it.
 """
 
 from collections.abc import Iterable
@@ -106,7 +106,7 @@ def functional_experts_pooled(
 ) -> FunctionalExperts:
     """Functional experts of one function: the lists of its sub-functions together, binomial test (the paper's variant).
 
-    Draws are not independent when a neuron is in several lists; `relabelling` has p-values that allow for that.
+    Draws are not independent when a neuron is in several lists; `function_level` has p-values that allow for that.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """One function's top neurons against every partition: which experts are functional, and how much chance would give.
 
 Tables: `functional_experts` (sub-function × layer × partition × top fraction), `expert_counts` (the same × expert, at
-the fraction of the config), `function_experts` (experts of the function as a whole) and `modularity_tests` (proportion,
-degree and concentration against shuffled expert labels, with the exact expectation for random partitions).
+the fraction of the config), `modularity_tests` (proportion, degree and concentration against shuffled expert labels,
+with the exact expectation for random partitions), and those of `function_experts.py`.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,12 @@ from modularity.experts import (
     FunctionalFamily,
     Rule,
     family_null,
-    functional_experts_pooled,
     functional_family,
     random_partition_baseline,
-    relabelling,
 )
-from modularity.neurons import top_fraction_count, top_neurons
+from modularity.neurons import top_neurons
 from modularity.pipelines.config import ExpertsConfig, Variant
+from modularity.pipelines.function_experts import function_level_rows
 from modularity.stats import benjamini_hochberg, p_values
 from modularity.store import Run, table_from_columns
 from modularity.types import ALL_LAYERS, PARTITION, WorkItem
@@ -36,7 +35,7 @@ class _Inputs:
     subfunctions: list[str]
     layers: list[int]
     widths: list[int]
-    predictivity_SLF: np.ndarray
+    normalised_SLF: np.ndarray
     expert_MLF: np.ndarray
     config: ExpertsConfig
     rule: Rule
@@ -44,7 +43,7 @@ class _Inputs:
     def top(self, fraction: float) -> list[np.ndarray]:
         """Top neurons of every sub-function, one array (S, k) for each layer."""
         return [
-            top_neurons(self.predictivity_SLF[:, index, :width], max(1, int(fraction * width)))
+            top_neurons(self.normalised_SLF[:, index, :width], max(1, int(fraction * width)))
             for index, width in enumerate(self.widths)
         ]
 
@@ -54,7 +53,7 @@ class _Inputs:
 
 
 def bring_experts_together(run: Run, item: WorkItem, config: ExpertsConfig, *, variant: Variant) -> Mapping[str, Any]:
-    """Write the four tables of one function."""
+    """Write the five tables of one function."""
     function = item.text("function")
     results, partition = run.results(function, partial=True), run.results(PARTITION)
     inputs = _Inputs(
@@ -62,19 +61,24 @@ def bring_experts_together(run: Run, item: WorkItem, config: ExpertsConfig, *, v
         results["subfunction"].values.tolist(),
         results["layer"].values.tolist(),
         results["width"].values.tolist(),
-        results["predictivity"].values,
+        results["normalised"].values,
         partition["expert"].values,
         config,
         Rule(alpha=config.alpha) if variant == "paper" else Rule(fdr=config.fdr),
     )
     tables: dict[str, list[Row]] = {
-        "functional_experts": [], "expert_counts": [], "function_experts": [], "modularity_tests": []
+        "functional_experts": [], "expert_counts": [], "function_experts": [], "function_modularity": [],
+        "modularity_tests": [],
     }  # fmt: skip
     for method_index, method in enumerate(config.methods):
         labels = inputs.labels(method_index)
         for fraction in sorted({config.top_fraction, *config.sensitivity}):
             _add_fraction(tables, inputs, method, labels, fraction)
-        tables["function_experts"] += _function_rows(inputs, method, labels)
+        level = function_level_rows(
+            function, method, inputs.layers, inputs.top(config.top_fraction), labels, config=config, rule=inputs.rule
+        )
+        for name, rows in level.items():
+            tables[name] += rows
     written = [
         run.write_table(name, item, table_from_columns({key: [row[key] for row in rows] for key in rows[0]}))
         for name, rows in tables.items()
@@ -198,45 +202,4 @@ def _count_rows(
                         "functional": bool(family.functional_LSE[place]),
                     }
                 )
-    return rows
-
-
-def _function_rows(inputs: _Inputs, method: str, labels: list[np.ndarray]) -> list[Row]:
-    """Experts of the function as a whole: the lists of its sub-functions together (card A5, function level).
-
-    The binomial p-value is the paper's; it takes the lists for independent draws, which they are not where a neuron is
-    in several. The permutation p-value shuffles expert labels and allows for that.
-    """
-    config = inputs.config
-    rows = []
-    for index, layer in enumerate(inputs.layers):
-        lists = list(top_neurons(
-            inputs.predictivity_SLF[:, index, : inputs.widths[index]],
-            top_fraction_count(inputs.widths[index], config.top_fraction),
-        ))  # fmt: skip
-        pooled = functional_experts_pooled(lists, labels[index], alpha=config.alpha, n_experts=config.n_experts)
-        tested = relabelling(
-            lists,
-            labels[index],
-            alpha=config.alpha,
-            n_permutations=config.n_permutations,
-            seed=config.seed,
-            n_experts=config.n_experts,
-        )
-        for expert in range(config.n_experts):
-            rows.append(
-                {
-                    "function": inputs.function,
-                    "partition": method,
-                    "layer": layer,
-                    "expert": expert,
-                    "size": int(pooled.sizes_E[expert]),
-                    "n_top": pooled.n_top,
-                    "count": int(pooled.counts_E[expert]),
-                    "expected": float(pooled.expected_E[expert]),
-                    "p_binomial": float(pooled.p_value_E[expert]),
-                    "p_permutation": float(tested.p_value_E[expert]),
-                    "functional_at_alpha": bool(pooled.functional_E[expert]),
-                }
-            )
     return rows

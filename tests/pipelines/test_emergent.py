@@ -45,7 +45,13 @@ TABLES = {
     ),
     "function_experts": (
         128,
-        "function partition layer expert size n_top count expected p_binomial p_permutation functional_at_alpha",
+        "function partition layer expert size n_top count expected p_binomial p_permutation q_permutation "
+        "functional_at_alpha functional",
+    ),
+    "function_modularity": (
+        72,
+        "function partition top_fraction layer figure n_top n_experts n_functional observed null_mean null_low "
+        "null_high p_value",
     ),
     "modularity_tests": (
         144,

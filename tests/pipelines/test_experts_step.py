@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_jobs
-from scipy.stats import binom, false_discovery_control, hypergeom
+from scipy.stats import false_discovery_control, hypergeom
 
 from modularity.store import Run
 from modularity.types import ALL_LAYERS, PARTITION
@@ -24,7 +24,7 @@ class Case:
         self.widths = results["width"].values.tolist()
         self.subfunctions = results["subfunction"].values.tolist()
         self.methods = partition["partition"].values.tolist()
-        self.predictivity_SLF = results["predictivity"].values
+        self.predictivity_SLF = results["normalised"].values
         self.expert_MLF = partition["expert"].values
 
     def rows(self, table: str, **where: Any) -> list[dict[str, Any]]:
@@ -102,19 +102,3 @@ def test_tests_speak_of_the_means_over_subfunctions_and_layers(case: Case) -> No
         assert row["null_low"] <= row["null_high"]
         assert row["n_subfunctions"] == 2
     assert len(case.rows("modularity_tests")) == 3 * (1 + len(case.layers)) * 2 * len(case.methods)
-
-
-def test_experts_of_the_function_pool_the_lists_of_its_subfunctions(case: Case) -> None:
-    rows = case.rows("function_experts")
-    keys = [(row["partition"], row["layer"], row["expert"]) for row in rows]
-    assert keys == list(product(case.methods, case.layers, range(case.n_experts)))
-    for row in rows:
-        labels_F = case.labels(row["partition"], row["layer"])
-        pooled = [neuron for name in case.subfunctions for neuron in case.top(name, row["layer"], 0.125)]
-        assert row["n_top"] == len(pooled)
-        assert row["count"] == int((labels_F[pooled] == row["expert"]).sum())
-        assert row["expected"] == pytest.approx(len(pooled) * row["size"] / len(labels_F))
-        tail = binom.sf(row["count"] - 1, len(pooled), row["size"] / len(labels_F))
-        assert row["p_binomial"] == pytest.approx(tail)
-        assert row["functional_at_alpha"] == (tail <= 0.001)
-        assert 1 / (101 * case.n_experts) <= row["p_permutation"] <= 1
