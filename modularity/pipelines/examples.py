@@ -30,12 +30,15 @@ def row_coordinates(function: FunctionData, table: TokenTable) -> RowCoordinates
 
 
 def record_functions(run: Run, job: PreparedJob) -> None:
-    """Write the tables `subfunctions` and (unless the job keeps no text) `examples`, once."""
+    """Write the tables `subfunctions`, `example_labels` and (unless the job keeps no text) `examples`, once."""
     for function in job.functions:
         item = WorkItem.of("functions", function=function.name, data=job.tables[function.name].fingerprint)
         if run.is_done(item):
             continue
-        writes = [run.write_table("subfunctions", item, table_from_columns(_subfunctions(function)))]
+        writes = [
+            run.write_table("subfunctions", item, table_from_columns(_subfunctions(function))),
+            run.write_table("example_labels", item, table_from_columns(_labels(function))),
+        ]
         if job.config.store_text:
             columns = _examples(function, job.tables[function.name])
             writes.append(run.write_table("examples", item, table_from_columns(columns)))
@@ -50,6 +53,19 @@ def _subfunctions(function: FunctionData) -> dict[str, list[Any]]:
         for half, in_half_E in (("selection", function.selection_E), ("evaluation", ~function.selection_E)):
             chosen = labels_E[in_half_E & (labels_E >= 0)]
             values = (function.name, function.kind, name, half, len(chosen), int(chosen.sum()))
+            for column, value in zip(columns.values(), values):
+                column.append(value)
+    return columns
+
+
+def _labels(function: FunctionData) -> dict[str, list[Any]]:
+    """One row for each example of each sub-function: texts stand in `examples` only once."""
+    examples = function.examples
+    columns: dict[str, list[Any]] = {name: [] for name in ("function", "subfunction", "example_id", "half", "label")}
+    for name, labels_E in zip(function.subfunctions, function.labels_SE):
+        for index in np.flatnonzero(labels_E >= 0):
+            half = "selection" if function.selection_E[index] else "evaluation"
+            values = (function.name, name, examples[index].id, half, int(labels_E[index]))
             for column, value in zip(columns.values(), values):
                 column.append(value)
     return columns

@@ -27,6 +27,7 @@ TABLES = {
         370,
         "function example_id text text_pair target_start target_end half n_tokens truncated source",
     ),
+    "example_labels": (430, "function subfunction example_id half label"),
     "best_neurons": (8, f"{NEURON_COLUMNS} p_value_max null_max_mean null_max_high n_neurons"),
     "function_curve": (
         4,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tiny_jobs
 
-from modularity.store import Run
+from modularity.store import Run, sql
 
 
 def source_rows(function: dict[str, Any]) -> list[dict[str, Any]]:
@@ -42,6 +42,20 @@ def test_rows_carry_labels_and_halves(finished: Run, functions: list[dict[str, A
     )
 
 
+def test_labels_join_with_texts_and_top_examples(finished: Run, functions: list[dict[str, Any]]) -> None:
+    found = sql(finished, "select text, label from example_labels join examples using (function, example_id) "
+                "where subfunction = 'stone' order by example_id").to_pylist()  # fmt: skip
+    source = sorted((row for row in source_rows(functions[0]) if row["subfunction"] == "stone"), key=lambda r: r["id"])
+    assert found == [{"text": row["text"], "label": row["label"]} for row in source]
+    joined = sql(finished, "select t.label = l.label as same, t.function from top_examples t "
+                 "join example_labels l using (function, subfunction, example_id)").to_pylist()  # fmt: skip
+    assert len(joined) == finished.table("top_examples").num_rows
+    assert all(row["same"] for row in joined)
+    halves = sql(finished, "select distinct l.half = e.half as same from example_labels l "
+                 "join examples e using (function, example_id)")  # fmt: skip
+    assert halves.to_pylist() == [{"same": True}]
+
+
 def test_both_halves_of_every_subfunction_are_balanced(finished: Run) -> None:
     rows = finished.table("subfunctions").to_pylist()
     assert Counter(row["half"] for row in rows) == {"selection": 4, "evaluation": 4}
@@ -56,6 +70,6 @@ def test_both_halves_of_every_subfunction_are_balanced(finished: Run) -> None:
 def test_a_run_without_texts_holds_none(folder: Path, bert: Path, tmp_path: Path) -> None:
     config = tiny_jobs.job(bert, [tiny_jobs.topic_function(folder)], analyses=[], store_text=False)
     run = tiny_jobs.run(config, tmp_path / "run")
-    assert run.tables() == ("subfunctions",)
+    assert run.tables() == ("example_labels", "subfunctions")
     text = json.loads((folder / "topics.jsonl").read_text().splitlines()[0])["text"]
     assert all(text.encode() not in path.read_bytes() for path in Path(run.uri).rglob("*") if path.is_file())
