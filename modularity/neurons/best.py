@@ -35,11 +35,12 @@ class BestNeurons:
     polarity_S: Array
     """int8: its polarity there."""
     ap_S: Array
-    """Its predictivity on the selection rows: a maximum, hence optimistic."""
+    """Its average precision on the selection rows: the best of many, hence optimistic."""
     p_value_S: Array
     """Permutation p-value of this maximum, corrected for the number of neurons."""
     null_max_mean_S: Array
-    """Mean of the maximum over neurons under permuted labels: the chance level of `ap_S`."""
+    """Mean of the maximum over neurons under permuted labels, on the scale of the average precision in this neuron's
+    polarity, floor + (1 - floor) · statistic: the chance level of `ap_S`."""
     ap_evaluation_S: Array
     """Its average precision on the evaluation rows in that polarity."""
     low_S: Array
@@ -67,7 +68,7 @@ def best_neurons(
     ----------
     predictivity : the whole layer, joined by `merge_blocks` where it was computed in blocks
     activation_RS : array of shape (n_rows, n_subfunctions), for each sub-function the activations of its best neuron:
-        `activations_RF[:, top_neurons(predictivity.ap_SF, 1)[:, 0]]`
+        `activations_RF[:, top_neurons(predictivity.normalised_SF, 1)[:, 0]]`
     labels_SR, selection_R : as for `neuron_predictivity`
     n_resamples, confidence, seed, groups_R : as for `bootstrap_interval`; resamples keep the number of each label
         unless rows are drawn in groups
@@ -77,7 +78,7 @@ def best_neurons(
     DataError
         Shapes do not fit, or a resample by groups has only one class.
     """
-    neuron_S = top_neurons(predictivity.ap_SF, 1)[:, 0]
+    neuron_S = top_neurons(predictivity.normalised_SF, 1)[:, 0]
     every_S = np.arange(len(neuron_S))
     if activation_RS.shape != labels_SR.shape[::-1] or len(labels_SR) != len(neuron_S):
         raise DataError(
@@ -94,13 +95,14 @@ def best_neurons(
                 n_resamples=n_resamples, confidence=confidence, seed=seed,
                 groups_R=None if groups_R is None else groups_R[rows],
             )  # fmt: skip
-    ap_S = predictivity.ap_SF[every_S, neuron_S]
+    statistic_S = predictivity.normalised_SF[every_S, neuron_S]
+    floor_S = predictivity.floor_SF[every_S, neuron_S]
     return BestNeurons(
         neuron_S=neuron_S,
         polarity_S=polarity_S,
-        ap_S=ap_S,
-        p_value_S=max_statistic_p_values(ap_S[:, None], predictivity.null_max_SN)[:, 0],
-        null_max_mean_S=predictivity.null_max_SN.mean(axis=1),
+        ap_S=predictivity.ap_SF[every_S, neuron_S],
+        p_value_S=max_statistic_p_values(statistic_S[:, None], predictivity.null_max_SN)[:, 0],
+        null_max_mean_S=floor_S + (1.0 - floor_S) * predictivity.null_max_SN.mean(axis=1),
         ap_evaluation_S=predictivity.ap_evaluation_SF[every_S, neuron_S],
         low_S=np.array([interval.low for interval in intervals if interval]),
         high_S=np.array([interval.high for interval in intervals if interval]),

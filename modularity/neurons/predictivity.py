@@ -4,7 +4,8 @@ Source: Zhang et al. 2023, arXiv 2305.18390 (average precision of the better pol
 2211.07349 (accuracy at the mean activation). Both papers choose and report on the same examples, and have no null. Here
 polarity, direction and threshold are chosen on the selection rows and reported on the evaluation rows, and the null
 comes from permuted labels, the polarity being chosen anew under each permutation. `selection_R=None` uses all rows for
-both, as the papers and the released code do.
+both, as the papers and the released code do. Neurons are ranked, and tested, by average precision above the floor of
+their polarity (`normalised_SF`); `rule="larger"` compares the polarities as the paper does.
 
 A sub-function may own only some rows (labels of -1 elsewhere). Sub-functions with the same rows form a group; the
 neurons are sorted once for each group and half.
@@ -19,7 +20,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from modularity.errors import DataError
-from modularity.stats import accuracy_above, floor, normalised, predictivity_null, ranking_scores
+from modularity.stats import (
+    PolarityRule,
+    accuracy_above,
+    better_polarity,
+    polarity_floors,
+    predictivity_null,
+    ranking_scores,
+)
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -31,13 +39,13 @@ class NeuronPredictivity:
     """Scores of a block of neurons; arrays have one row for each sub-function, float64 unless said."""
 
     ap_SF: Array
-    """Average precision of the better polarity on the selection rows, in (0, 1]."""
+    """Average precision of the chosen polarity on the selection rows, in (0, 1]."""
     polarity_SF: Array
-    """int8: 1 when high activation goes with label 1, -1 when with label 0; equal scores count as 1."""
-    floor_S: Array
-    """Predictivity of a constant neuron on the selection rows."""
+    """int8: 1 when high activation goes with label 1, -1 when with label 0; equal statistics count as 1."""
+    floor_SF: Array
+    """Average precision on the selection rows that counts as 0; see `polarity.Floors`."""
     normalised_SF: Array
-    """(ap - floor) / (1 - floor) on the selection rows."""
+    """(ap - floor) / (1 - floor) on the selection rows: the statistic that ranks neurons and that is tested."""
     auroc_SF: Array
     """AUROC of label 1 on the selection rows, in [0, 1]; 0.5 for a constant neuron."""
     accuracy_SF: Array
@@ -46,7 +54,7 @@ class NeuronPredictivity:
     p_value_SF: Array
     """Pooled standardised permutation p-value on the selection rows; see `predictivity_null`."""
     null_mean_SF: Array
-    """Mean of the predictivity on the selection rows under permuted labels."""
+    """Mean of `normalised_SF` under permuted labels."""
     null_sd_SF: Array
     """Standard deviation of it."""
     null_max_SN: Array
@@ -55,8 +63,6 @@ class NeuronPredictivity:
     """Average precision on the evaluation rows in the polarity chosen on the selection rows."""
     auroc_evaluation_SF: Array
     """AUROC of label 1 on the evaluation rows."""
-    floor_evaluation_S: Array
-    """Predictivity of a constant neuron on the evaluation rows; a neuron of a fixed polarity may fall below it."""
     chance_evaluation_SF: Array
     """Average precision of a constant neuron on the evaluation rows in the chosen polarity: the share of its label."""
 
@@ -80,6 +86,7 @@ def neuron_predictivity(
     *,
     n_permutations: int,
     seed: int,
+    rule: PolarityRule = "above_floor",
     clusters_R: Array | None = None,
     n_threads: int | None = None,
 ) -> NeuronPredictivity:
@@ -92,6 +99,7 @@ def neuron_predictivity(
         sub-function's
     selection_R : bool array of shape (n_rows,), the selection half; None for all rows in both halves
     n_permutations, seed : size and random state of the null; one seed for all blocks of a layer, so that they merge
+    rule : how the polarity is chosen
     clusters_R : integer array of shape (n_rows,), equal for rows that are not independent; see `permute_labels`
     n_threads : threads that share the neurons; None for all cores of the process
 
@@ -108,7 +116,7 @@ def neuron_predictivity(
     groups = row_groups(labels_SR, selection_R, len(activations_RF))
     results: dict[str, Array] = {}
     for group in groups:
-        part = _group_predictivity(activations_RF, labels_SR, group, n_permutations, seed, clusters_R, n_threads)
+        part = _group_predictivity(activations_RF, labels_SR, group, n_permutations, seed, rule, clusters_R, n_threads)
         for field in fields(NeuronPredictivity):
             values = getattr(part, field.name)
             target = results.setdefault(field.name, np.empty((len(labels_SR), *values.shape[1:]), values.dtype))
@@ -185,6 +193,7 @@ def _group_predictivity(
     group: RowGroup,
     n_permutations: int,
     seed: int,
+    rule: PolarityRule,
     clusters_R: Array | None,
     n_threads: int | None,
 ) -> NeuronPredictivity:
@@ -195,18 +204,19 @@ def _group_predictivity(
     chosen = ranking_scores(activations_RF, selection_SR, rows_R=select_R, n_threads=n_threads)
     same = np.array_equal(select_R, evaluate_R)
     reported = chosen if same else ranking_scores(activations_RF, evaluation_SR, rows_R=evaluate_R, n_threads=n_threads)
-    positive_SF = chosen.ap_positive_SF >= chosen.ap_negative_SF
+    better = better_polarity(chosen, polarity_floors(selection_SR, rule=rule))
+    positive_SF = better.positive_SF
     null = predictivity_null(
-        activations_RF, selection_SR, chosen.predictivity_SF,
-        rows_R=select_R, n_permutations=n_permutations, seed=seed, n_threads=n_threads,
+        activations_RF, selection_SR, better.statistic_SF,
+        rows_R=select_R, n_permutations=n_permutations, seed=seed, rule=rule, n_threads=n_threads,
         clusters_R=None if clusters_R is None else clusters_R[select_R],
     )  # fmt: skip
-    floor_S, share_S = floor(selection_SR), evaluation_SR.mean(axis=1)[:, None]
+    share_S = evaluation_SR.mean(axis=1)[:, None]
     return NeuronPredictivity(
-        ap_SF=chosen.predictivity_SF,
+        ap_SF=better.ap_SF,
         polarity_SF=np.where(positive_SF, 1, -1).astype(np.int8),
-        floor_S=floor_S,
-        normalised_SF=normalised(chosen.predictivity_SF, floor_S),
+        floor_SF=better.floor_SF,
+        normalised_SF=better.statistic_SF,
         auroc_SF=chosen.auroc_SF,
         accuracy_SF=_accuracy(activations_RF, selection_SR, evaluation_SR, group),
         p_value_SF=null.p_value_SF,
@@ -215,7 +225,6 @@ def _group_predictivity(
         null_max_SN=null.max_SN,
         ap_evaluation_SF=np.where(positive_SF, reported.ap_positive_SF, reported.ap_negative_SF),
         auroc_evaluation_SF=reported.auroc_SF,
-        floor_evaluation_S=floor(evaluation_SR),
         chance_evaluation_SF=np.where(positive_SF, share_S, 1.0 - share_S),
     )
 

@@ -26,7 +26,7 @@ from modularity.types import WorkItem, content_digest
 
 PACKAGES = ("modularity", "torch", "transformers", "ray", "zarr", "numpy", "scipy", "scikit-learn", "numba", "pyarrow")
 IDENTIFYING_PACKAGES = ("modularity", "torch", "transformers")
-RESULTS_REVISION = 1
+RESULTS_REVISION = 2
 """Raised when the same config gives other numbers than before, so that no run mixes the two."""
 NOT_IDENTIFYING = ("runtime", "allowance")
 """Parts of the config that may change between two starts of one run."""

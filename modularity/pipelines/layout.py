@@ -8,14 +8,17 @@ from modularity.store import ResultArray, Run
 from modularity.types import PARTITION, SiteShape
 
 PREDICTIVITY_ARRAYS = {
-    "predictivity": ("float64", "average precision on selection examples, the larger of both polarities"),
+    "predictivity": ("float64", "average precision on selection examples, in the chosen polarity"),
     "polarity": ("int8", "+1: high activation means label 1; -1: high activation means label 0"),
-    "normalised": ("float64", "(predictivity - floor) / (1 - floor)"),
+    "normalised": (
+        "float64",
+        "(predictivity - floor) / (1 - floor) with the polarity's floor; it chooses the polarity and ranks neurons",
+    ),
     "auroc": ("float64", "area under the ROC curve on selection examples, of the polarity +1"),
     "accuracy": ("float64", "accuracy on evaluation examples of one threshold, the mean over selection examples"),
-    "p_value": ("float64", "permutation p of the predictivity, standardised by neuron and pooled over the block"),
-    "null_mean": ("float32", "mean of the predictivity under permuted labels"),
-    "null_sd": ("float32", "standard deviation of the predictivity under permuted labels"),
+    "p_value": ("float64", "permutation p of normalised, standardised by neuron and pooled over the block"),
+    "null_mean": ("float32", "mean of normalised under permuted labels"),
+    "null_sd": ("float32", "standard deviation of normalised under permuted labels"),
     "predictivity_evaluation": (
         "float64",
         "average precision on evaluation examples, polarity chosen on selection examples",
@@ -59,7 +62,7 @@ def create_predictivity(run: Run, function: FunctionData, shape: SiteShape, conf
         ("subfunction", "layer", "block", "permutation"),
         "float64",
         {"layer": 1, "block": 1},
-        {"long_name": "largest predictivity among the neurons of a block, for each label permutation"},
+        {"long_name": "largest normalised among the neurons of a block, for each label permutation"},
     )
     run.create_result(
         function.name,

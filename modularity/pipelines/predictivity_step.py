@@ -8,6 +8,7 @@ import numpy as np
 from modularity.neurons import NeuronPredictivity, neuron_predictivity
 from modularity.pipelines.config import PredictivityConfig, Variant
 from modularity.pipelines.layout import PREDICTIVITY_ARRAYS
+from modularity.stats import PolarityRule
 from modularity.store import Run
 from modularity.types import Site, WorkItem
 
@@ -49,6 +50,7 @@ def rank_block(
             selection_half(coordinates, variant),
             n_permutations=config.n_permutations,
             seed=config.seed,
+            rule=polarity_rule(variant),
             clusters_R=coordinates["cluster"],
             n_threads=n_threads,
         )
@@ -64,6 +66,11 @@ def rank_block(
 def selection_half(coordinates: Mapping[str, np.ndarray], variant: Variant) -> np.ndarray | None:
     """Rows on which neurons are chosen; None = all rows choose and report, as in the paper."""
     return None if variant == "paper" else coordinates["selection"].astype(bool)
+
+
+def polarity_rule(variant: Variant) -> PolarityRule:
+    """How the polarity of a neuron is chosen."""
+    return "larger" if variant == "paper" else "above_floor"
 
 
 def _values(scores: NeuronPredictivity, n_neurons: int) -> dict[str, np.ndarray]:

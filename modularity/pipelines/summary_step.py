@@ -12,8 +12,8 @@ import numpy as np
 
 from modularity.neurons import evaluation_interval, top_neurons
 from modularity.pipelines.config import PredictivityConfig, Variant
-from modularity.pipelines.predictivity_step import selection_half
-from modularity.stats import benjamini_hochberg, p_values
+from modularity.pipelines.predictivity_step import polarity_rule, selection_half
+from modularity.stats import benjamini_hochberg, p_values, polarity_floors
 from modularity.store import Run, table_from_columns
 from modularity.types import Site, WorkItem
 
@@ -29,6 +29,8 @@ class _Scores:
     layers: list[int]
     widths: list[int]
     predictivity_SLF: np.ndarray
+    normalised_SLF: np.ndarray
+    """The statistic that ranks neurons and that `null_max_SLN` is of."""
     polarity_SLF: np.ndarray
     p_value_SLF: np.ndarray
     evaluation_SLF: np.ndarray
@@ -44,6 +46,7 @@ class _Scores:
             results["layer"].values.tolist(),
             results["width"].values.tolist(),
             results["predictivity"].values,
+            results["normalised"].values,
             results["polarity"].values,
             results["p_value"].values,
             results["predictivity_evaluation"].values,
@@ -60,10 +63,13 @@ class _Halves:
     labels_R: np.ndarray
     evaluation_R: np.ndarray
     """Rows on which values are reported, as indices."""
-    floor: float
-    """Predictivity of a constant neuron on the selection rows."""
+    floors: tuple[float, float]
+    """Average precision on the selection rows that counts as 0, in the polarities +1 and -1."""
     share_positive: float
     """Share of label 1 on the evaluation rows: the chance level of polarity +1."""
+
+    def floor(self, polarity: int) -> float:
+        return self.floors[0 if polarity == 1 else 1]
 
     def chance(self, polarity: int) -> float:
         return self.share_positive if polarity == 1 else 1.0 - self.share_positive
@@ -79,7 +85,7 @@ def summarise_function(run: Run, item: WorkItem, config: PredictivityConfig, *, 
     reader = _NeuronReader(run, function, coordinates, config)
     best = [_best_row(function, scores, halves, q_value_SLF, s, index, reader)
             for s in range(len(scores.subfunctions)) for index in range(len(scores.layers))]  # fmt: skip
-    curve = [_curve_row(function, scores, halves, best, index) for index in range(len(scores.layers))]
+    curve = [_curve_row(function, scores, best, index) for index in range(len(scores.layers))]
     top, examples = _top_rows(function, scores, halves, q_value_SLF, reader, config)
     tables = {"best_neurons": best, "function_curve": curve, "top_neurons": top, "top_examples": examples}
     written = [run.write_table(name, item, table_from_columns(_columns(rows))) for name, rows in tables.items()]
@@ -98,9 +104,12 @@ def _halves(coordinates: Mapping[str, np.ndarray], s: int, variant: Variant) -> 
     owned_R = labels_R >= 0
     selection = owned_R if chosen_R is None else owned_R & chosen_R
     evaluation = owned_R if chosen_R is None else owned_R & ~chosen_R
-    share = float((labels_R[selection] == 1).mean())
+    floors = polarity_floors(labels_R[None, selection] == 1, rule=polarity_rule(variant))
     return _Halves(
-        labels_R, np.flatnonzero(evaluation), max(share, 1 - share), float((labels_R[evaluation] == 1).mean())
+        labels_R,
+        np.flatnonzero(evaluation),
+        (float(floors.positive_S[0]), float(floors.negative_S[0])),
+        float((labels_R[evaluation] == 1).mean()),
     )
 
 
@@ -172,7 +181,8 @@ def _neuron_row(
         "neuron": neuron,
         "polarity": polarity,
         "ap_selection": float(scores.predictivity_SLF[place]),
-        "floor_selection": halves.floor,
+        "floor_selection": halves.floor(polarity),
+        "normalised_selection": float(scores.normalised_SLF[place]),
         "ap_evaluation": value,
         "chance_evaluation": chance,
         "normalised_evaluation": (value - chance) / (1 - chance),
@@ -195,21 +205,25 @@ def _best_row(
     index: int,
     reader: _NeuronReader,
 ) -> Row:
-    """The best neuron of one layer with the p-value of having been the best of all."""
-    values_F = scores.predictivity_SLF[s, index, : scores.widths[index]]
+    """The best neuron of one layer with the p-value of having been the best of all.
+
+    The null is of the normalised value. It is shown on the scale of the average precision in the neuron's polarity,
+    floor + (1 - floor) · normalised.
+    """
+    values_F = scores.normalised_SLF[s, index, : scores.widths[index]]
     neuron = int(top_neurons(values_F, 1)[0])
     row = _neuron_row(function, scores, halves[s], q_value_SLF, (s, index, neuron), reader)
     null_N = scores.null_max_SLN[s, index]
-    observed = row["ap_selection"]
+    floor = row["floor_selection"]
     return row | {
-        "p_value_max": float(p_values(np.array([observed]), null_N)[0]),
-        "null_max_mean": float(null_N.mean()),
-        "null_max_high": float(np.quantile(null_N, 0.95)),
+        "p_value_max": float(p_values(np.array([row["normalised_selection"]]), null_N)[0]),
+        "null_max_mean": float(floor + (1 - floor) * null_N.mean()),
+        "null_max_high": float(floor + (1 - floor) * np.quantile(null_N, 0.95)),
         "n_neurons": scores.widths[index],
     }
 
 
-def _curve_row(function: str, scores: _Scores, halves: list[_Halves], best: list[Row], index: int) -> Row:
+def _curve_row(function: str, scores: _Scores, best: list[Row], index: int) -> Row:
     """Mean over sub-functions of the best neuron of one layer, and of its null.
 
     The interval takes the sampling errors of the sub-functions as independent; its null does not: permutation n
@@ -220,10 +234,8 @@ def _curve_row(function: str, scores: _Scores, halves: list[_Halves], best: list
     mean = float(np.mean([row["normalised_evaluation"] for row in rows]))
     spread_S = np.array([(row["normalised_high"] - row["normalised_low"]) / (2 * Z_95) for row in rows])
     half_width = Z_95 * float(np.sqrt((spread_S**2).sum())) / len(rows)
-    floor_S = np.array([half.floor for half in halves])
-    observed_S = np.array([row["ap_selection"] for row in rows])
-    selection = float(((observed_S - floor_S) / (1 - floor_S)).mean())
-    null_LN = _null_curves(scores, floor_S)
+    selection = float(np.mean([row["normalised_selection"] for row in rows]))
+    null_LN = scores.null_max_SLN.mean(axis=0)
     null_N = null_LN[index]
     return {
         "function": function,
@@ -242,13 +254,6 @@ def _curve_row(function: str, scores: _Scores, halves: list[_Halves], best: list
     }
 
 
-def _null_curves(scores: _Scores, floor_S: np.ndarray) -> np.ndarray:
-    """Normalised best under permuted labels, mean over sub-functions, (n_layers, n_permutations)."""
-    normalised_SLN = (scores.null_max_SLN - floor_S[:, None, None]) / (1 - floor_S[:, None, None])
-    curves: np.ndarray = normalised_SLN.mean(axis=0)
-    return curves
-
-
 def _top_rows(
     function: str,
     scores: _Scores,
@@ -260,9 +265,9 @@ def _top_rows(
     """The best neurons of all layers for each sub-function, and the examples at their two ends."""
     top: list[Row] = []
     examples: list[Row] = []
-    width = scores.predictivity_SLF.shape[2]
+    width = scores.normalised_SLF.shape[2]
     for s, half in enumerate(halves):
-        values = np.nan_to_num(scores.predictivity_SLF[s].ravel(), nan=-1.0)
+        values = np.nan_to_num(scores.normalised_SLF[s].ravel(), nan=-np.inf)
         n_real = sum(scores.widths)
         for rank, flat in enumerate(top_neurons(values, min(config.n_top, n_real)).tolist(), 1):
             index, neuron = divmod(flat, width)

@@ -22,6 +22,7 @@ from modularity.stats.permutation import (
     permute_labels,
     predictivity_null,
 )
+from modularity.stats.polarity import BetterPolarity, Floors, PolarityRule, better_polarity, polarity_floors
 from modularity.stats.ranking import (
     RankingScores,
     accuracy_above,
@@ -37,13 +38,17 @@ from modularity.stats.ranking import (
 from modularity.stats.stabilisation import stabilisation
 
 __all__ = [
+    "BetterPolarity",
+    "Floors",
     "FunctionOverlap",
     "Interval",
+    "PolarityRule",
     "PredictivityNull",
     "RankingScores",
     "accuracy_above",
     "average_precision",
     "benjamini_hochberg",
+    "better_polarity",
     "bootstrap_interval",
     "boundary_ties",
     "chance_jaccard",
@@ -57,6 +62,7 @@ __all__ = [
     "overlap_p_values",
     "p_values",
     "permute_labels",
+    "polarity_floors",
     "predictivity",
     "predictivity_null",
     "rank_correlation",

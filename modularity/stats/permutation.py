@@ -15,6 +15,7 @@ import numpy as np
 
 from modularity.errors import DataError
 from modularity.stats.ordering import OrderedTile, check_activations, order_tile, over_tiles
+from modularity.stats.polarity import Floors, PolarityRule, above_floor, polarity_floors
 from modularity.stats.ranking import check_labels, check_rows
 from modularity.stats.ranking_kernels import PackedLabels, pack_labels, score_tile
 
@@ -28,7 +29,7 @@ N_STRATA = 33  # bit lengths of the number of non-zero rows
 
 @dataclass(frozen=True)
 class PredictivityNull:
-    """What permuted labels do to the predictivity (the better polarity, chosen anew under each permutation)."""
+    """What permuted labels do to the statistic of `polarity` (the polarity chosen anew under each permutation)."""
 
     mean_SF: Array
     """float64: mean over permutations."""
@@ -126,10 +127,11 @@ def predictivity_null(
     rows_R: Array | None = None,
     n_permutations: int,
     seed: int,
+    rule: PolarityRule = "above_floor",
     clusters_R: Array | None = None,
     n_threads: int | None = None,
 ) -> PredictivityNull:
-    """Permutation null of the predictivity max(AP(y), AP(1 - y)) of every neuron, without holding it whole.
+    """Permutation null of the predictivity of every neuron, in its better polarity, without holding it whole.
 
     The p-value has a finer resolution than 1 / (1 + n_permutations). Observed value and permutations of a neuron are
     standardised together, by the mean and standard deviation of all n_permutations + 1 values, so that under the null
@@ -141,8 +143,9 @@ def predictivity_null(
     Parameters
     ----------
     activations_RF, labels_SR, rows_R, n_threads : as for `ranking_scores`
-    observed_SF : float64, the predictivity that belongs to `labels_SR`
+    observed_SF : float64, the statistic of `better_polarity` that belongs to `labels_SR`
     n_permutations, seed, clusters_R : as for `permute_labels`; one seed for all blocks of a layer
+    rule : how polarities are compared, as for `observed_SF`
 
     Raises
     ------
@@ -158,11 +161,13 @@ def predictivity_null(
         )
     if n_permutations < 2:
         raise DataError(f"n_permutations is {n_permutations}: expected at least 2 for a standard deviation")
+    floors = polarity_floors(labels_SR, rule=rule)
     at_once = max(1, LABEL_BYTES // (4 * len(rows) * n_permutations))
     parts = []
     for first in range(0, len(labels_SR), at_once):
         part = slice(first, first + at_once)
-        pooled = _PooledNull(observed_SF[part], n_permutations)
+        here = Floors(floors.positive_S[part], floors.negative_S[part])
+        pooled = _PooledNull(observed_SF[part], here, n_permutations)
         packed = [
             pack_labels(permute_labels(labels, n_permutations=n_permutations, seed=seed, clusters_R=clusters_R))
             for labels in labels_SR[part]
@@ -184,9 +189,9 @@ def predictivity_null(
 class _PooledNull:
     """Accumulates tiles: moments of each neuron, maxima of each permutation, counts of standardised values."""
 
-    def __init__(self, observed_SF: Array, n_permutations: int) -> None:
+    def __init__(self, observed_SF: Array, floors: Floors, n_permutations: int) -> None:
         n_subfunctions, n_neurons = observed_SF.shape
-        self.observed_SF = observed_SF
+        self.observed_SF, self.floors = observed_SF, floors
         self.n_permutations = n_permutations
         self.mean_SF, self.sd_SF = np.zeros(observed_SF.shape), np.zeros(observed_SF.shape)
         self.max_SN = np.full((n_subfunctions, n_permutations), -np.inf)
@@ -205,7 +210,8 @@ class _PooledNull:
         ap_NF, other_NF, auroc_NF = (np.empty((self.n_permutations, n_neurons)) for _ in range(3))
         for s, labels in enumerate(packed):
             score_tile(tile, labels, ap_NF, other_NF, auroc_NF)
-            null_NF = np.maximum(ap_NF, other_NF)
+            plus_NF = above_floor(ap_NF, self.floors.positive_S[s])
+            null_NF = np.maximum(plus_NF, above_floor(other_NF, self.floors.negative_S[s]))
             self.mean_SF[s, here], self.sd_SF[s, here] = null_NF.mean(axis=0), null_NF.std(axis=0)
             self.sd_SF[s, here][np.ptp(null_NF, axis=0) == 0] = 0.0
             observed_bin_F, null_bin_NF, live_F = self._standardise(self.observed_SF[s, here], null_NF)

@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from scipy.stats import kstest
@@ -35,16 +37,14 @@ def test_every_field_by_definition_on_subsets_of_rows():
     for s, labels_R in enumerate(labels_SR):
         select, evaluate = (labels_R >= 0) & selection_R, (labels_R >= 0) & ~selection_R
         y, z = labels_R[select] == 1, labels_R[evaluate] == 1
-        assert result.floor_S[s] == max(y.mean(), 1 - y.mean())
-        assert result.floor_evaluation_S[s] == max(z.mean(), 1 - z.mean())
         for f, values in enumerate(activations_RF.T.astype(np.float64)):
             scores = [average_precision_score(side, values[select]) for side in (y, ~y)]
-            positive = scores[0] >= scores[1]
-            assert result.ap_SF[s, f] == pytest.approx(max(scores), abs=1e-12)
+            above = [(score - share) / (1 - share) for score, share in zip(scores, (y.mean(), 1 - y.mean()))]
+            positive = above[0] >= above[1]
+            assert result.ap_SF[s, f] == pytest.approx(scores[0 if positive else 1], abs=1e-12)
+            assert result.floor_SF[s, f] == pytest.approx(y.mean() if positive else 1 - y.mean())
             assert result.polarity_SF[s, f] == (1 if positive else -1)
-            assert result.normalised_SF[s, f] == pytest.approx(
-                (max(scores) - result.floor_S[s]) / (1 - result.floor_S[s]), abs=1e-12
-            )
+            assert result.normalised_SF[s, f] == pytest.approx(max(above), abs=1e-12)
             assert result.auroc_SF[s, f] == pytest.approx(roc_auc_score(y, values[select]), abs=1e-12)
             wanted = z if positive else ~z
             assert result.ap_evaluation_SF[s, f] == pytest.approx(
@@ -95,6 +95,48 @@ def test_planted_neurons_are_found_in_both_polarities():
     assert result.accuracy_SF[1, 222] > 0.7
 
 
+def test_a_neuron_of_the_rare_label_is_found_in_its_polarity():
+    rng = np.random.default_rng(6)
+    activations_RF = rng.standard_normal((400, 300))
+    labels_R = rng.permutation(np.arange(400) < 40)
+    activations_RF[:, 17] += 2 * labels_R
+    selection_R = halves(rng, 400)
+    result = run(activations_RF, labels_R[None], selection_R, n_permutations=99)
+    assert result.normalised_SF.argmax() == 17
+    assert result.p_value_SF.argmin() == 17
+    assert result.polarity_SF[0, 17] == 1
+    assert 0.3 < (result.polarity_SF == 1).mean() < 0.9
+    assert result.ap_SF[0, 17] == average_precision_score(labels_R[selection_R], activations_RF[selection_R, 17])
+    paper = run(activations_RF, labels_R[None], None, rule="larger")
+    assert (paper.polarity_SF == -1).all()
+    largest = average_precision_score(~labels_R, activations_RF[:, 5])
+    assert paper.ap_SF[0, 5] == pytest.approx(largest, abs=1e-12)
+    assert paper.normalised_SF[0, 5] == pytest.approx((largest - 0.9) / 0.1, abs=1e-12)
+    assert paper.normalised_SF.argmax() != 17
+
+
+def test_unbalanced_labels_that_are_shuffled_give_uniform_p_values():
+    rng = np.random.default_rng(7)
+    p_value, p_max = [], []
+    for seed in range(60):
+        activations_RF = rng.standard_normal((150, 4)) @ rng.standard_normal((4, 60))
+        labels_R = rng.permutation(np.arange(150) < 15)
+        result = run(activations_RF, labels_R[None], None, n_permutations=99, seed=seed)
+        p_value.append(result.p_value_SF[0, rng.integers(60)])
+        p_max.append((1 + (result.null_max_SN[0] >= result.normalised_SF.max()).sum() - rng.random()) / 100)
+    assert kstest(p_value, "uniform").pvalue > 0.01
+    assert kstest(p_max, "uniform").pvalue > 0.01
+
+
+def test_balanced_labels_are_chosen_alike_by_both_rules():
+    rng = np.random.default_rng(8)
+    activations_RF, labels_SR = rng.standard_normal((100, 50)), balanced(rng, 2, 100)
+    ours, theirs = (run(activations_RF, labels_SR, None, rule=rule) for rule in ("above_floor", "larger"))
+    for field in fields(NeuronPredictivity):
+        np.testing.assert_array_equal(getattr(ours, field.name), getattr(theirs, field.name))
+    np.testing.assert_allclose(ours.ap_SF, 0.5 + 0.5 * ours.normalised_SF, rtol=1e-15)
+
+
 def test_null_looks_null_and_selection_is_optimistic():
     rng = np.random.default_rng(4)
     p_value, best, best_evaluated = [], [], []
@@ -117,7 +159,7 @@ def test_blocks_merge_to_the_layer():
     whole = run(activations_RF, labels_SR, selection_R)
     blocks = [run(activations_RF[:, part], labels_SR, selection_R) for part in (slice(0, 31), slice(31, 70))]
     merged = merge_blocks(blocks)
-    for name in ("ap_SF", "polarity_SF", "ap_evaluation_SF", "null_max_SN", "floor_S", "accuracy_SF"):
+    for name in ("ap_SF", "polarity_SF", "ap_evaluation_SF", "null_max_SN", "floor_SF", "accuracy_SF"):
         np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
     with pytest.raises(DataError, match="no blocks to merge"):
         merge_blocks([])

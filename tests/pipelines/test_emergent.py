@@ -16,9 +16,9 @@ from modularity.pipelines import EmergentModularityConfig, plan_job, run_job
 from modularity.store import Run, open_run, query, sql
 
 NEURON_COLUMNS = (
-    "function subfunction layer neuron polarity ap_selection floor_selection ap_evaluation chance_evaluation "
-    "normalised_evaluation normalised_low normalised_high auroc_evaluation accuracy_evaluation p_value q_value "
-    "n_evaluation"
+    "function subfunction layer neuron polarity ap_selection floor_selection normalised_selection ap_evaluation "
+    "chance_evaluation normalised_evaluation normalised_low normalised_high auroc_evaluation accuracy_evaluation "
+    "p_value q_value n_evaluation"
 )
 PAIR_COLUMNS = "function_a subfunction_a function_b subfunction_b"
 TABLES = {

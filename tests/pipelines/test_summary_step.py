@@ -42,16 +42,19 @@ def test_best_neurons_are_chosen_and_reported_as_said(case: tuple[Run, str, bool
     for row in rows:
         s, index = names.index(row["subfunction"]), layers.index(row["layer"])
         width = row["n_neurons"]
-        values_F = results["predictivity"].values[s, index, :width]
+        values_F = results["normalised"].values[s, index, :width]
         assert row["neuron"] == int(values_F.argmax())
-        assert row["ap_selection"] == values_F.max()
+        assert row["normalised_selection"] == values_F.max()
         place = (s, index, row["neuron"])
+        assert row["ap_selection"] == results["predictivity"].values[place]
+        floor = row["floor_selection"]
+        assert row["ap_selection"] == pytest.approx(floor + (1 - floor) * values_F.max())
         assert row["p_value"] == results["p_value"].values[place]
         assert row["q_value"] == results["q_value"].values[place]
         null_N = results["null_max"].values[s, index].max(axis=0)
-        assert row["p_value_max"] == pytest.approx((1 + (null_N >= row["ap_selection"]).sum()) / (1 + len(null_N)))
-        assert row["null_max_mean"] == pytest.approx(null_N.mean())
-        assert row["null_max_high"] == pytest.approx(np.quantile(null_N, 0.95))
+        assert row["p_value_max"] == pytest.approx((1 + (null_N >= values_F.max()).sum()) / (1 + len(null_N)))
+        assert row["null_max_mean"] == pytest.approx(floor + (1 - floor) * null_N.mean())
+        assert row["null_max_high"] == pytest.approx(floor + (1 - floor) * np.quantile(null_N, 0.95))
         labels_R = coordinates["label"][s]
         reported = (labels_R >= 0) & (paper | ~coordinates["selection"].astype(bool))
         assert row["n_evaluation"] == reported.sum()
@@ -74,8 +77,7 @@ def test_curves_are_means_over_subfunctions_against_their_null(case: tuple[Run, 
     layers = results["layer"].values.tolist()
     curve = tiny_jobs.rows_of(run, "function_curve", function=function)
     assert [row["layer"] for row in curve] == layers
-    floors_S = np.array([row["floor_selection"] for row in best if row["layer"] == layers[0]])[:, None, None]
-    null_LN = ((results["null_max"].values.max(axis=2) - floors_S) / (1 - floors_S)).mean(axis=0)
+    null_LN = results["null_max"].values.max(axis=2).mean(axis=0)
     for index, row in enumerate(curve):
         of_layer = [found for found in best if found["layer"] == row["layer"]]
         assert row["n_subfunctions"] == len(of_layer) == 2
@@ -98,11 +100,11 @@ def test_top_neurons_are_the_best_of_all_layers_in_order(case: tuple[Run, str, b
     for s, name in enumerate(results["subfunction"].values.tolist()):
         rows = tiny_jobs.rows_of(run, "top_neurons", function=function, subfunction=name)
         assert [row["rank"] for row in rows] == [1, 2, 3, 4]
-        values = np.nan_to_num(results["predictivity"].values[s], nan=-1.0)
+        values = np.nan_to_num(results["normalised"].values[s], nan=-1.0)
         order = np.argsort(-values.ravel(), kind="stable")[:4]
         places = [(results["layer"].values[flat // 160], flat % 160) for flat in order]
         assert [(row["layer"], row["neuron"]) for row in rows] == places
-        assert [row["ap_selection"] for row in rows] == values.ravel()[order].tolist()
+        assert [row["normalised_selection"] for row in rows] == values.ravel()[order].tolist()
 
 
 def test_examples_stand_at_the_ends_of_their_neuron(case: tuple[Run, str, bool]) -> None:

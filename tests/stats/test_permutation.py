@@ -4,10 +4,12 @@ from scipy.stats import kstest
 
 from modularity.errors import DataError
 from modularity.stats import (
+    better_polarity,
     max_statistic_p_values,
     p_values,
     permutation,
     permute_labels,
+    polarity_floors,
     predictivity_null,
     ranking_scores,
 )
@@ -19,8 +21,13 @@ def planted(rng, n_rows, n_neurons):
     return activations_RF, labels_SR
 
 
+def statistic(activations_RF, labels_SR, rule="above_floor"):
+    floors = polarity_floors(labels_SR, rule=rule)
+    return better_polarity(ranking_scores(activations_RF, labels_SR), floors).statistic_SF
+
+
 def null_of(activations_RF, labels_SR, **options):
-    observed_SF = ranking_scores(activations_RF, labels_SR).predictivity_SF
+    observed_SF = statistic(activations_RF, labels_SR)
     return predictivity_null(activations_RF, labels_SR, observed_SF, **{"n_permutations": 50, "seed": 3, **options})
 
 
@@ -53,7 +60,7 @@ def test_moments_and_maxima_equal_the_null_held_whole():
     null = null_of(activations_RF, labels_SR, n_threads=2)
     for s, labels_R in enumerate(labels_SR):
         permuted = permute_labels(labels_R, n_permutations=50, seed=3)
-        whole_NF = ranking_scores(activations_RF, permuted).predictivity_SF
+        whole_NF = statistic(activations_RF, permuted)
         np.testing.assert_allclose(null.mean_SF[s], whole_NF.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(null.sd_SF[s], whole_NF.std(axis=0), atol=1e-12)
         np.testing.assert_array_equal(null.max_SN[s], whole_NF.max(axis=1))
@@ -65,9 +72,9 @@ def test_pooled_p_values_equal_their_definition_up_to_the_bins():
     rng = np.random.default_rng(0)
     activations_RF, labels_SR = planted(rng, 80, 70)
     null = null_of(activations_RF, labels_SR[:1])
-    observed_F = ranking_scores(activations_RF, labels_SR[:1]).predictivity_SF[0]
+    observed_F = statistic(activations_RF, labels_SR[:1])[0]
     permuted = permute_labels(labels_SR[0], n_permutations=50, seed=3)
-    together = np.vstack([observed_F, ranking_scores(activations_RF, permuted).predictivity_SF])
+    together = np.vstack([observed_F, statistic(activations_RF, permuted)])
     z = (together - together.mean(axis=0)) / together.std(axis=0)
     exact_F = p_values(z[0], z[1:].ravel())
     assert (null.p_value_SF[0] >= exact_F - 1e-12).all()
@@ -96,7 +103,7 @@ def test_shuffled_labels_give_uniform_p_values(kind):
             activations_RF = activations_RF[:, :5] @ rng.standard_normal((5, 60)).astype(np.float32)
         if kind == "relu of mixed sparsity":
             activations_RF = np.maximum(activations_RF - np.linspace(-1, 1, 60, dtype=np.float32), 0)
-        observed_SF = ranking_scores(activations_RF, labels_SR).predictivity_SF
+        observed_SF = statistic(activations_RF, labels_SR)
         null = predictivity_null(activations_RF, labels_SR, observed_SF, n_permutations=99, seed=draw)
         neuron = rng.integers(60)
         p_value.extend(null.p_value_SF[:, neuron])
@@ -166,7 +173,7 @@ def test_clusters_keep_p_values_uniform_where_free_permutation_does_not(clustere
         labels_R = np.repeat(generator.permutation(np.arange(20) % 2 == 0), 5)
         shared_CF = generator.normal(size=(20, 8))
         activations_RF = shared_CF[clusters_R] + 0.3 * generator.normal(size=(100, 8))
-        observed_SF = ranking_scores(activations_RF, labels_R[None]).predictivity_SF
+        observed_SF = statistic(activations_RF, labels_R[None])
         null = predictivity_null(
             activations_RF,
             labels_R[None],
