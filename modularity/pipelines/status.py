@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from modularity.runtime.progress import format_bytes
-from modularity.store import open_run
+from modularity.store import missing_or_resized, open_run
 
 GO_ON = "the command that started the run goes on with the others"
 
@@ -31,6 +31,8 @@ class RunStatus:
     results: tuple[str, ...]
     tables: tuple[str, ...]
     failure: str | None
+    damage: tuple[str, ...]
+    """Recorded objects that are missing or have another size; their bytes are not read."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -45,6 +47,7 @@ class RunStatus:
             ("run", self.uri),
             ("job", f"{self.job} of {self.model}"),
             ("state", self._state_text()),
+            *([("damage", self._damage_text())] if self.damage else []),
             ("items", f"{done}/{planned}: {kinds}"),
             ("captured", f"{self.n_tokens:,} tokens"),
             ("written", format_bytes(self.n_bytes)),
@@ -54,6 +57,10 @@ class RunStatus:
             ("times", f"created {self.created}, updated {self.updated}"),
         ]
         return "\n".join(f"{name:<10}{value}" for name, value in rows)
+
+    def _damage_text(self) -> str:
+        more = f" and {len(self.damage) - 1} more" if len(self.damage) > 1 else ""
+        return f"{self.damage[0]}{more}; `modularity verify {self.uri}` lists all and what to do"
 
     def _state_text(self) -> str:
         if self.state == "interrupted":
@@ -81,4 +88,5 @@ def run_status(uri: str) -> RunStatus:
         results=run.result_names(),
         tables=run.tables(),
         failure=manifest.notes.get("failure"),
+        damage=tuple(problem.message for problem in missing_or_resized(run)),
     )

@@ -18,7 +18,7 @@ from modularity.store.run import Run, content_hash, create_run, open_run
 from modularity.store.space import MissingObjectError, Space, open_space
 from modularity.store.sql import sql, table_columns
 from modularity.store.tables import table_from_columns
-from modularity.store.verify import StoreProblem, StoreReport, verify_store
+from modularity.store.verify import StoreProblem, StoreReport, missing_or_resized, verify_store
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -38,6 +38,7 @@ __all__ = [
     "TableWrite",
     "content_hash",
     "create_run",
+    "missing_or_resized",
     "open_run",
     "open_space",
     "query",

@@ -106,11 +106,15 @@ class Space:
 
     def list(self, prefix: str = "") -> tuple[str, ...]:
         """Sorted paths of all objects below the folder `prefix`, at any depth; empty if there is none."""
+        return tuple(sorted(self.sizes(prefix)))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Bytes of all objects below the folder `prefix`, by path, from one listing."""
         if self.is_local and not Path(self.uri).is_dir():
-            return ()
+            return {}
         with self._failing("listing", prefix):
             batches = obstore.list(self._opened(), prefix or None)
-            return tuple(sorted(str(entry["path"]) for batch in batches for entry in batch))
+            return {str(entry["path"]): int(entry["size"]) for batch in batches for entry in batch}
 
     def list_folders(self, prefix: str = "") -> tuple[str, ...]:
         """Sorted paths of the folders directly below `prefix`; empty if there is none."""

@@ -23,6 +23,7 @@ def exercise(space: Space):
     assert space.join("a").list() == ("b.json", "c d+é.json")
     assert space.list_folders() == ("a",)
     assert space.list("nothing") == ()
+    assert space.sizes("a") == {"a/b.json": 10, "a/c d+é.json": 1}
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda n: space.create("commits/x.json", b"%d" % n), range(8)))
     assert sum(won) == 1
