@@ -45,6 +45,30 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URI of an empty bucket of an S3 server in this process, with credentials in the environment."""
+    moto_server = pytest.importorskip("moto.server")
+    import boto3
+
+    settings = {
+        "HOME": str(tmp_path),
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "not-in-any-file",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="runs")
+    yield "s3://runs"
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def tiny_job(tmp_path_factory: pytest.TempPathFactory) -> "EmergentModularityConfig":
     """Job on a BERT of two layers with planted neurons and the functions `words` and `topics`; runs in a second."""

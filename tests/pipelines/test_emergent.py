@@ -234,36 +234,14 @@ def test_one_function_of_one_subfunction_has_no_pairs_and_runs(bert: Path, tmp_p
     assert np.isnan(pair["top_overlap"])
 
 
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    moto_server = pytest.importorskip("moto.server")
-    import boto3
-
-    settings = {
-        "HOME": str(tmp_path),
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "not-in-any-file",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="runs")
-    yield "s3://runs/first"
-    server.stop()
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")
 def test_a_run_in_an_object_store_equals_the_one_on_disk(
     bucket: str, paper_config: EmergentModularityConfig, paper_run: Run
 ) -> None:
-    run = tiny_jobs.run(paper_config, bucket)
+    out = f"{bucket}/first"
+    run = tiny_jobs.run(paper_config, out)
     assert run.content_hash() == paper_run.content_hash()
-    assert run_job(paper_config, bucket, quiet=True).was_finished
-    opened = open_run(bucket)
+    assert run_job(paper_config, out, quiet=True).was_finished
+    opened = open_run(out)
     assert opened.table("best_neurons").equals(paper_run.table("best_neurons"))
     assert "not-in-any-file" not in json.dumps(opened.manifest.as_json())

@@ -8,40 +8,17 @@ from test_space import exercise
 from modularity.errors import StoreError
 from modularity.store import open_run, open_space, query, verify_store
 
-moto_server = pytest.importorskip("moto.server")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")
 
 
-@pytest.fixture
-def bucket(tmp_path, monkeypatch):
-    import boto3
-
-    settings = {
-        "HOME": str(tmp_path),
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "not-in-any-file",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="runs")
-    yield "s3://runs/some folder"
-    server.stop()
-
-
 def test_space_on_s3(bucket):
-    exercise(open_space(bucket))
+    exercise(open_space(f"{bucket}/some folder"))
 
 
 def test_run_on_s3_equals_run_on_disk(bucket, run):
-    remote = store_demo.finish_demo(store_demo.create_demo(f"{bucket}/run"))
+    remote = store_demo.finish_demo(store_demo.create_demo(f"{bucket}/some folder/run"))
     assert remote.content_hash() == run.content_hash()
-    opened = open_run(f"{bucket}/run")
+    opened = open_run(f"{bucket}/some folder/run")
     np.testing.assert_array_equal(opened.activations("demo")["ffn.neurons"][3:9, 1].values, store_demo.values()[3:9, 1])
     assert query(opened, function="demo", layer=0, neuron=7, example="e3")["value"].to_pylist() == [
         pytest.approx(float(store_demo.values()[3, 0, 7]))

@@ -1,0 +1,75 @@
+"""What only the Ray executor has to deal with: dead workers, needs that no node meets, sessions of somebody else."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from modularity.errors import InputError
+from modularity.runtime import RuntimeConfig, open_executor
+from modularity.types import WorkItem
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+ITEMS = [WorkItem.of("square", x=x) for x in range(7)]
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Factory of a worker that writes squares to a folder; with `dies` the process ends at the first try of an item."""
+
+    folder: str
+    dies: bool = False
+
+    def __call__(self) -> Callable[[WorkItem], dict[str, Any]]:
+        return self.run
+
+    def run(self, item: WorkItem) -> dict[str, Any]:
+        x = item.integer("x")
+        marker = Path(self.folder) / f"tried-{x}"
+        if self.dies and x % 3 == 2 and not marker.exists():
+            marker.touch()
+            os._exit(1)
+        (Path(self.folder) / f"square-{x}").write_text(str(x * x))
+        return {}
+
+
+def squares(folder: Path) -> dict[int, int]:
+    return {int(path.name.split("-")[1]): int(path.read_text()) for path in folder.glob("square-*")}
+
+
+def test_a_dead_worker_is_replaced_and_its_item_run_again(tmp_path: Path) -> None:
+    with open_executor(RuntimeConfig(executor="ray", cpus_per_worker=1)) as executor:
+        executor.run(ITEMS, Squares(str(tmp_path), dies=True))
+    assert squares(tmp_path) == {x: x * x for x in range(7)}
+
+
+def test_needs_that_no_node_meets_are_refused_at_once() -> None:
+    with (
+        open_executor(RuntimeConfig(executor="ray", cpus_per_worker=64)) as executor,
+        pytest.raises(InputError, match=r"a worker needs 64 CPUs and 0 GPUs, but no node has them \(nodes: 2 CPUs"),
+    ):
+        executor.run(ITEMS, Squares("unused"))
+
+
+def test_a_worker_that_gets_no_cpu_holds_no_item(tmp_path: Path) -> None:
+    @ray.remote(num_cpus=1)
+    class Squatter:
+        def here(self) -> None:
+            pass
+
+    squatter = Squatter.remote()
+    ray.get(squatter.here.remote())
+    with open_executor(RuntimeConfig(executor="ray", cpus_per_worker=1, workers=2)) as executor:
+        executor.run(ITEMS, Squares(str(tmp_path)))
+    ray.kill(squatter)
+    assert squares(tmp_path) == {x: x * x for x in range(7)}
+
+
+def test_a_session_that_was_there_is_left_running() -> None:
+    with open_executor(RuntimeConfig(executor="ray")):
+        pass
+    assert ray.is_initialized()
