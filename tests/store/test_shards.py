@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import zarr
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import ZstdCodec
@@ -101,3 +102,25 @@ def test_edge_chunk_is_padded():
     decoded = decode_chunk(encode_chunk(np.ones((2, 1, 3), np.float32), CHUNK, np.nan), CHUNK, np.dtype("float32"))
     assert np.isnan(decoded[2:]).all()
     assert (decoded[:2] == 1).all()
+
+
+@pytest.mark.parametrize(("share_of_zeros", "largest", "smallest"), [(0.95, 0.2, 0.0), (0.1, 1.01, 1.0)])
+def test_sparse_shards_shrink_and_dense_ones_are_stored_as_they_are(tmp_path, share_of_zeros, largest, smallest):
+    chunk, shard = (96, 1, 96), (192, 1, 288)
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(shard).astype(np.float32) * (rng.random(shard) >= share_of_zeros)
+    data = encode_shard(values, chunk, shard, np.nan)
+    assert smallest <= len(data) / values.nbytes <= largest
+    array = zarr.create_array(
+        tmp_path / "a", shape=shard, chunks=chunk, shards=shard, dtype="float32", fill_value=np.nan,
+        compressors=(ZstdCodec(level=1, checksum=True),), filters=None,
+    )  # fmt: skip
+    array[...] = values
+    (tmp_path / "a/c/0/0/0").write_bytes(data)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "a", mode="r")[...], values)
+
+
+def test_a_chunk_that_claims_another_size_is_not_unpacked():
+    bomb = zstandard.ZstdCompressor().compress(bytes(10**6))
+    with pytest.raises(DamagedBytesError, match="holds 1000000 bytes, expected 48"):
+        decode_chunk(bomb, CHUNK, np.dtype("float32"))
