@@ -108,7 +108,7 @@ def test_edge_chunk_is_padded():
 def test_sparse_shards_shrink_and_dense_ones_are_stored_as_they_are(tmp_path, share_of_zeros, largest, smallest):
     chunk, shard = (96, 1, 96), (192, 1, 288)
     rng = np.random.default_rng(0)
-    values = rng.standard_normal(shard).astype(np.float32) * (rng.random(shard) >= share_of_zeros)
+    values = np.where(rng.random(shard) < share_of_zeros, 0, rng.standard_normal(shard)).astype(np.float32)
     data = encode_shard(values, chunk, shard, np.nan)
     assert smallest <= len(data) / values.nbytes <= largest
     array = zarr.create_array(
