@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from modularity.models.config import ModelConfig
     from modularity.models.description import ModelDescription, describe_model
     from modularity.models.loading import LoadedModel, ModelIdentity, load_model, load_tokenizer, uses_gpu, wrap_model
-    from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode
+    from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode, compute_threads
     from modularity.models.sites import SiteTable
     from modularity.models.taps import Tap, firing_order
 
@@ -34,6 +34,7 @@ __all__ = [
     "apply_matmul_mode",
     "architecture_of",
     "choose_matmul_mode",
+    "compute_threads",
     "describe_model",
     "firing_order",
     "known_architectures",
@@ -49,7 +50,7 @@ _MODULES = {
     "config": ("ModelConfig",),
     "description": ("ModelDescription", "describe_model"),
     "loading": ("LoadedModel", "ModelIdentity", "load_model", "load_tokenizer", "uses_gpu", "wrap_model"),
-    "numerics": ("MatmulMode", "apply_matmul_mode", "choose_matmul_mode"),
+    "numerics": ("MatmulMode", "apply_matmul_mode", "choose_matmul_mode", "compute_threads"),
     "sites": ("SiteTable",),
     "taps": ("Tap", "firing_order"),
 }

@@ -8,10 +8,13 @@ by measurement on the FFN shape of the model, against float64: oneDNN only if it
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from modularity.errors import InputError, NumericError
 
@@ -104,6 +107,22 @@ def apply_matmul_mode(mode: MatmulMode, *, device: torch.device | str = "cpu") -
         if error > MAX_ERROR_RATIO * default_error:
             raise NumericError(_inaccurate(error, default_error))
     torch.set_float32_matmul_precision(_PRECISION[mode.name])
+
+
+@contextmanager
+def compute_threads(n_threads: int) -> Iterator[None]:
+    """Let torch and the BLAS of NumPy compute with `n_threads` threads for the time of a `with` block.
+
+    Sums are formed in another order with another number of threads, so that the last bits of a forward differ: a run
+    records the number, and every worker computes with it wherever it runs.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        with threadpool_limits(n_threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _inaccurate(error: float, default_error: float) -> str:

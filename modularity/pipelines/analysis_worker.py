@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from modularity.pipelines.config import ExpertsConfig, OverlapConfig, PredictivityConfig, Variant
 from modularity.pipelines.experts_step import bring_experts_together
 from modularity.pipelines.overlap_step import compare_functions
@@ -38,7 +40,8 @@ class AnalysisWorker:
 
     def __call__(self, item: WorkItem) -> Mapping[str, Any]:
         """Compute and record one item."""
-        return self._step(item.kind)(item)
+        with threadpool_limits(self._settings.n_threads):
+            return self._step(item.kind)(item)
 
     def _step(self, kind: str) -> Callable[[WorkItem], Mapping[str, Any]]:
         run: Run = self._run

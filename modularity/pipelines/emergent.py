@@ -24,7 +24,19 @@ from modularity.runtime.executor import unfinished
 from modularity.store import Manifest, Run, create_run, open_run
 from modularity.types import WorkItem, content_digest
 
-PACKAGES = ("modularity", "torch", "transformers", "ray", "zarr", "numpy", "scipy", "scikit-learn", "numba", "pyarrow")
+PACKAGES = (
+    "modularity",
+    "torch",
+    "transformers",
+    "ray",
+    "zarr",
+    "zstandard",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "numba",
+    "pyarrow",
+)
 IDENTIFYING_PACKAGES = ("modularity", "torch", "transformers")
 RESULTS_REVISION = 2
 """Raised when the same config gives other numbers than before, so that no run mixes the two."""
@@ -63,6 +75,8 @@ def run_job(config: EmergentModularityConfig, out: str, *, quiet: bool = False) 
         Another run lies at `out`.
     WorkError
         Items failed; the others are recorded.
+    KeyboardInterrupt
+        Ctrl-C or SIGTERM; finished items are recorded, and the same call goes on.
     """
 
     def say(text: str) -> None:
@@ -75,8 +89,6 @@ def run_job(config: EmergentModularityConfig, out: str, *, quiet: bool = False) 
         say(
             f"{finished.uri} is finished and was made with the same config and data: nothing to do "
             "(`modularity verify` compares the model's weights)"
-    KeyboardInterrupt
-        Ctrl-C or SIGTERM; finished items are recorded, and the same call goes on.
         )
         return Outcome(finished, was_finished=True)
     plan = make_plan(job)
@@ -90,6 +102,7 @@ def run_job(config: EmergentModularityConfig, out: str, *, quiet: bool = False) 
 
 def _work(job: PreparedJob, plan: Plan, executor: Executor, out: str, *, quiet: bool) -> Run:
     config = job.config
+    n_threads = _n_threads(config, executor, out)
     model_worker = ModelWorkerFactory(
         uri=out,
         model=config.model,
@@ -98,11 +111,11 @@ def _work(job: PreparedJob, plan: Plan, executor: Executor, out: str, *, quiet: 
         experts=config.experts,
         data_digest=content_digest(job.data_identity()),
         rows_per_shard=tuple(job.rows_per_shard.items()),
-        n_threads=executor.n_threads,
+        n_threads=n_threads,
         tables=job.tables,
     )
     found = _identify(executor, model_worker)
-    run = create_run(out, _manifest(job, plan, found))
+    run = create_run(out, _manifest(job, plan, found, n_threads))
     try:
         _allocate(run, job)
         analysis_worker = AnalysisWorkerFactory(
@@ -111,7 +124,7 @@ def _work(job: PreparedJob, plan: Plan, executor: Executor, out: str, *, quiet: 
             predictivity=config.predictivity,
             experts=config.experts,
             overlap=config.overlap,
-            n_threads=executor.n_threads,
+            n_threads=n_threads,
         )
         steps: list[tuple[str, Sequence[WorkItem], WorkerFactory, bool]] = [
             ("capture", job.capture_items(), model_worker, True),
@@ -122,6 +135,9 @@ def _work(job: PreparedJob, plan: Plan, executor: Executor, out: str, *, quiet: 
         run.update(state="running")
         for label, items, factory, uses_model in steps:
             _run_step(run, executor, label, items, factory, uses_model=uses_model, quiet=quiet)
+    except KeyboardInterrupt:
+        run.update(state="interrupted", notes={"failure": None})
+        raise
     except BaseException as error:
         run.update(state="failed", notes={"failure": f"{type(error).__name__}: {error}"[:2000]})
         raise
@@ -134,9 +150,6 @@ def _run_step(
     executor: Executor,
     label: str,
     items: Sequence[WorkItem],
-    except KeyboardInterrupt:
-        run.update(state="interrupted", notes={"failure": None})
-        raise
     factory: WorkerFactory,
     *,
     uses_model: bool,
@@ -157,7 +170,16 @@ def _identify(executor: Executor, factory: ModelWorkerFactory) -> Mapping[str, A
     return found
 
 
-def _manifest(job: PreparedJob, plan: Plan, found: Mapping[str, Any]) -> Manifest:
+def _n_threads(config: EmergentModularityConfig, executor: Executor, out: str) -> int:
+    """Compute threads of a worker: those that the config asks for, else those that the run at `out` began with."""
+    try:
+        recorded = open_run(out).manifest.identity.get("threads")
+    except StoreError:
+        recorded = None
+    return executor.n_threads if recorded is None or config.runtime.cpus_per_worker is not None else int(recorded)
+
+
+def _manifest(job: PreparedJob, plan: Plan, found: Mapping[str, Any], n_threads: int) -> Manifest:
     config = job.config
     recorded = {key: value for key, value in config.as_json().items() if key not in NOT_IDENTIFYING}
     seeds = {
@@ -175,6 +197,7 @@ def _manifest(job: PreparedJob, plan: Plan, found: Mapping[str, Any]) -> Manifes
             "data": job.data_identity(),
             "software": {package: version(package) for package in IDENTIFYING_PACKAGES},
             "results_revision": RESULTS_REVISION,
+            "threads": n_threads,
         },
         versions={"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
         seeds=seeds,

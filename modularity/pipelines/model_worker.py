@@ -15,7 +15,14 @@ from modularity.experts import (
     random_partition,
     shuffled_weight_partition,
 )
-from modularity.models import MatmulMode, ModelConfig, apply_matmul_mode, choose_matmul_mode, load_model
+from modularity.models import (
+    MatmulMode,
+    ModelConfig,
+    apply_matmul_mode,
+    choose_matmul_mode,
+    compute_threads,
+    load_model,
+)
 from modularity.pipelines.config import ExpertsConfig, PartitionMethod
 from modularity.store import ArrayWrite, Run, open_run
 from modularity.types import PARTITION, Site, StackName, WorkItem
@@ -54,7 +61,8 @@ class ModelWorker:
     def __call__(self, item: WorkItem) -> dict[str, Any]:
         """Compute and record one item."""
         actions = {"identify": self._identify, "capture": self._capture, "partition": self._partition}
-        return actions[item.kind](item)
+        with compute_threads(self._spec.n_threads):
+            return actions[item.kind](item)
 
     def _identify(self, item: WorkItem) -> dict[str, Any]:
         """Who the model is, and how float32 products are best computed on this machine."""

@@ -46,7 +46,8 @@ class RuntimeConfig(Config):
     workers: int | None = Field(default=None, ge=1)
     """Number of workers; None: as many as the cluster's resources and the number of items allow."""
     cpus_per_worker: float | None = Field(default=None, gt=0)
-    """CPUs of each worker; None: all CPUs of the machine for in-process and local Ray, 1 on a cluster."""
+    """CPUs of each worker, and its compute threads; None: all CPUs of the machine for in-process and local Ray, 1 on a
+    cluster. The last bits of the numbers depend on it: a run goes on with the number of threads that it began with."""
     gpus_per_worker: float | None = Field(default=None, ge=0)
     """GPUs of each worker that runs a model (fractions share one); None: 1 where the cluster has GPUs, else 0."""
     max_attempts: int = Field(default=3, ge=1)

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from modularity.errors import InputError, NumericError
-from modularity.models import MatmulMode, apply_matmul_mode, choose_matmul_mode, numerics
+from modularity.models import MatmulMode, apply_matmul_mode, choose_matmul_mode, compute_threads, numerics
 
 SHAPE = {"residual_width": 64, "ffn_width": 96}
 
@@ -102,3 +103,13 @@ def test_unknown_route() -> None:
 def test_very_wide_products_are_measured_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numerics, "_MAX_WIDTH", 80)
     assert choose_matmul_mode("highest", **SHAPE).shape == (512, 64, 80)
+
+
+def test_compute_threads_are_set_and_put_back() -> None:
+    blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    before = torch.get_num_threads()
+    with compute_threads(3):
+        assert torch.get_num_threads() == 3
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {3}
+    assert torch.get_num_threads() == before
+    assert [pool for pool in threadpool_info() if pool["user_api"] == "blas"] == blas

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_jobs
+import torch
 
+from modularity.capture import Capturer
 from modularity.errors import AllowanceError, IdentityError, ModelError
 from modularity.pipelines import EmergentModularityConfig, plan_job, run_job
 from modularity.store import Run, open_run, query, sql
@@ -42,12 +44,13 @@ TABLES = {
     ),
     "expert_counts": (
         256,
-        "function partition top_fraction subfunction layer expert size k count expected p_value q_value functional",
+        "function partition top_fraction subfunction layer expert size k count expected p_value q_value p_labels "
+        "functional",
     ),
     "function_experts": (
         128,
         "function partition layer expert size n_top count expected p_binomial p_permutation q_permutation "
-        "functional_at_alpha functional",
+        "functional_at_alpha functional p_labels",
     ),
     "function_modularity": (
         72,
@@ -55,9 +58,9 @@ TABLES = {
         "null_high p_value",
     ),
     "modularity_tests": (
-        144,
-        "function partition top_fraction layer figure observed null_mean null_low null_high p_value expected_at_alpha "
-        "n_subfunctions",
+        216,
+        "function partition top_fraction null layer figure n_cells observed null_mean null_low null_high p_value "
+        "expected_at_alpha n_subfunctions",
     ),
     "overlap_subfunctions": (
         6,
@@ -154,6 +157,42 @@ def test_a_finished_run_is_left_as_it_is_and_says_so(
 def test_runtime_and_allowance_are_not_part_of_what_a_run_is(config: EmergentModularityConfig, finished: Run) -> None:
     changed = config.replace(allowance={"hours": 5.0}, runtime={"executor": "inprocess", "max_attempts": 1})
     assert run_job(changed, finished.uri, quiet=True).was_finished
+
+
+def test_a_worker_computes_with_the_threads_of_the_config(
+    paper_config: EmergentModularityConfig, paper_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def capture(self: Capturer, *arguments: Any, **options: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return original(self, *arguments, **options)
+
+    original = Capturer.capture
+    monkeypatch.setattr(Capturer, "capture", capture)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run = tiny_jobs.run(paper_config, tmp_path / "run")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
+    assert run.manifest.identity["threads"] == 1
+    assert run.content_hash() == paper_run.content_hash()
+
+
+def test_a_run_goes_on_with_the_threads_that_it_began_with(
+    paper_config: EmergentModularityConfig, paper_run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(paper_run.uri, tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    run.update(state="running")
+    run.discard(next(item_id for item_id, record in run.commits().items() if record.item.kind == "capture"))
+    with pytest.raises(IdentityError, match="identity.threads: recorded 1, now 2"):
+        tiny_jobs.run(paper_config.replace(runtime={"executor": "inprocess", "cpus_per_worker": 2}), run.uri)
+    resumed = tiny_jobs.run(paper_config.replace(runtime={"executor": "inprocess"}), run.uri)
+    assert resumed.content_hash() == paper_run.content_hash()
 
 
 def test_another_config_at_the_same_place_is_refused(config: EmergentModularityConfig, finished: Run) -> None:

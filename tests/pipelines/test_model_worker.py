@@ -58,7 +58,7 @@ def test_both_stacks_of_an_encoder_decoder_model_are_captured_together(t5: Path,
     config = tiny_jobs.job(t5, [tiny_jobs.topic_function(folder)], analyses=[], capture={"sites": sites})
     run = tiny_jobs.run(config, tmp_path / "run")
     assert {str(site) for site in run.sites("topics")} == set(sites)
-    assert run.tables() == ("examples", "subfunctions")
+    assert run.tables() == ("example_labels", "examples", "subfunctions")
     neurons = run.read_activations("topics", Site("encoder", "ffn.neurons"))
     residual = run.read_activations("topics", Site("decoder", "residual"))
     assert (neurons.shape, residual.shape) == ((90, 2, 64), (90, 4, 32))

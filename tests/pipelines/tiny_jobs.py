@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from modularity.config import validate_config
 from modularity.pipelines import EmergentModularityConfig, run_job
 from modularity.pipelines.examples import row_coordinates
-from modularity.pipelines.layout import create_partition, create_predictivity
+from modularity.pipelines.layout import create_partition, create_predictivity, listed_neurons
 from modularity.pipelines.prepare import PreparedJob
 from modularity.store import Manifest, Run, create_run
 from modularity.types import PARTITION, Site, SiteShape, WorkItem
@@ -197,13 +197,8 @@ def job(model: Path, functions: list[dict[str, Any]], **changes: Any) -> Emergen
 
 
 def run(config: EmergentModularityConfig, out: Path | str) -> Run:
-    """Run a job with one torch thread: matrices of width 32 gain nothing from more."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return run_job(config, str(out), quiet=True).run
-    finally:
-        torch.set_num_threads(n_threads)
+    """Run a job without a word."""
+    return run_job(config, str(out), quiet=True).run
 
 
 def rows_of(run: Run, table: str, **where: Any) -> list[dict[str, Any]]:
@@ -258,7 +253,8 @@ def uneven_run(out: Path, prepared: PreparedJob) -> Run:
         )
         item = WorkItem.of("capture", function=function.name)
         run.commit(item, arrays=[run.write_activations(function.name, NEURONS, 0, values)])
-        create_predictivity(run, function, shape, config.predictivity)
+        n_listed = listed_neurons(shape, config.experts)
+        create_predictivity(run, function, shape, config.predictivity, n_listed=n_listed)
     create_partition(run, shape, config.experts)
     for index, width in enumerate(shape.widths):
         labels = np.full((len(config.experts.methods), 1, 160), -1, np.int32)
