@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from modularity.data.files import source_files
@@ -87,6 +87,12 @@ def read_drafts(config: FunctionConfig, scheme: LabelScheme, problems: Problems)
             except RowError as error:
                 problems.add(config.name, error.kind, f"{place}: {error}")
     return drafts, left_out
+
+
+def by_subfunction(drafts: Iterable[Draft]) -> str:
+    """How many of these examples belong to each value of the sub-function column, in brackets; empty without one."""
+    counts = Counter(draft.subfunction for draft in drafts if draft.subfunction is not None)
+    return f" ({', '.join(f'{name} {count}' for name, count in sorted(counts.items()))})" if counts else ""
 
 
 def _id_prefixes(places: Sequence[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
-from modularity.data.drafts import Draft
+from modularity.data.drafts import Draft, by_subfunction
 from modularity.data.functions import FunctionConfig
 from modularity.data.problems import Problems
 
@@ -35,7 +35,9 @@ def without_duplicates(
     for members in _repeated(drafts, lambda draft: (draft.text_key, draft.subfunction)):
         found |= _across_halves(drafts, [index for index in members if index not in found])
     if config.duplicates == "drop":
-        left_out.update(kind for kind, _ in found.values())
+        for kind in sorted({kind for kind, _ in found.values()}):
+            dropped = [drafts[index] for index, finding in found.items() if finding[0] == kind]
+            left_out[f"{kind}{by_subfunction(dropped)}"] += len(dropped)
         return [draft for index, draft in enumerate(drafts) if index not in found]
     for index in sorted(found):
         kind, message = found[index]

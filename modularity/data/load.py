@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from modularity.data.drafts import Draft, read_drafts
+from modularity.data.drafts import Draft, by_subfunction, read_drafts
 from modularity.data.duplicates import without_duplicates
 from modularity.data.functions import Example, FunctionConfig, FunctionData
 from modularity.data.halves import capped, clusters, cut_clusters, split_halves
@@ -67,7 +67,7 @@ def _load(config: FunctionConfig, problems: Problems) -> FunctionData | None:
     _check_counts(names, labels_SE, selection_E, config, problems)
     if problems.count(config.name):
         return None
-    notes = tuple(f"{count} left out: {reason}" for reason, count in sorted(left_out.items()))
+    notes = tuple(f"{config.name}: {count} left out: {reason}" for reason, count in sorted(left_out.items()))
     return _function(config, drafts, names, labels_SE, selection_E, cluster_E, notes)
 
 
@@ -100,7 +100,9 @@ def _with_labels(
         drafts = [draft for draft in drafts if draft.label in sides]
     kept = capped(drafts, config.cap_per_label, seed=config.seed)
     if len(kept) < len(drafts):
-        left_out[f"cap of {config.cap_per_label} per label"] += len(drafts) - len(kept)
+        stays = {draft.id for draft in kept}
+        cut = [draft for draft in drafts if draft.id not in stays]
+        left_out[f"cap of {config.cap_per_label} per label{by_subfunction(cut)}"] += len(cut)
     labels, values = [draft.label for draft in kept], [draft.subfunction for draft in kept]
     return kept, *subfunction_labels(scheme, labels, values, default=config.name)
 

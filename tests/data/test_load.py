@@ -49,7 +49,7 @@ def test_natural_language_inference_as_in_card_a0(load: Load) -> None:
     assert [(row == value).sum() for row in function.labels_SE for value in (1, 0, -1)] == [10, 20, 0, 10, 10, 10]
     assert function.examples[0].text.startswith("mnli hypothesis: h")
     assert function.examples[0].text_pair is None
-    assert function.notes == ("30 left out: cap of 10 per label",)
+    assert function.notes == ("demo: 30 left out: cap of 10 per label",)
     for name in (0, 1):
         for label in (0, 1):
             half = function.selection_E[function.labels_SE[name] == label]
@@ -72,7 +72,17 @@ def test_dropped_duplicates_are_noted(load: Load) -> None:
     rows = [*balanced(5), {"text": "text number 0", "label": 0}, {"text": "text number 1", "label": 0}]
     function = load(rows, duplicates="drop")
     assert function.n_examples == 9
-    assert function.notes == ("2 left out: contradictory copies", "1 left out: repeated examples")
+    assert function.notes == ("demo: 2 left out: contradictory copies", "demo: 1 left out: repeated examples")
+
+
+def test_notes_say_which_sub_functions_lost_examples(load: Load) -> None:
+    rows = [{**row, "word": word} for word, n in (("bat", 7), ("seal", 5)) for row in balanced(n)]
+    rows += [{"text": "text number 0", "label": 0, "word": "seal"}]
+    function = load(rows, columns={"subfunction": "word"}, cap_per_label=4, duplicates="drop")
+    assert function.notes == (
+        "demo: 8 left out: cap of 4 per label (bat 6, seal 2)",
+        "demo: 1 left out: repeated examples (seal 1)",
+    )
 
 
 def test_labels_outside_all_contrasts_are_left_out_and_noted(load: Load) -> None:
@@ -80,7 +90,7 @@ def test_labels_outside_all_contrasts_are_left_out_and_noted(load: Load) -> None
     taste = {"taste": {"positive": ["good"], "negative": ["bad"]}}
     function = load(rows, label_names=["bad", "so-so", "good"], labels=taste)
     assert function.n_examples == 16
-    assert function.notes == ("8 left out: label 'so-so' is in no sub-function",)
+    assert function.notes == ("demo: 8 left out: label 'so-so' is in no sub-function",)
     assert (function.labels_SE >= 0).all()
 
 
