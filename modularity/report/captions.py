@@ -5,7 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from modularity.report.content import ExpertCurve, ExpertMap, FunctionCurve, Heatmap, OverlapMatrix, SensitivityCurve
-from modularity.report.wording import capital, count, number, percent, plural, significant
+from modularity.report.wording import capital, count, number, p_value, percent, plural, significant
+
+INDEPENDENT = (
+    "Intervals take the sampling errors of the sub-functions for independent: where sub-functions share examples they "
+    "are too narrow. "
+)
 
 
 def curve_caption(curves: Sequence[FunctionCurve], metric: str, scored_on: str = "held-out examples") -> str:
@@ -22,17 +27,32 @@ def curve_caption(curves: Sequence[FunctionCurve], metric: str, scored_on: str =
             "The null is that of the maximum on selection examples and is to be compared with the open circles; "
             "values on other examples have no such upward bias. "
         )
+    if any(curve.n_subfunctions > 1 for curve in curves):
+        text += INDEPENDENT
     return f"{text}Means over sub-functions (n: {sizes}); each best is the best of {best_of} neurons."
 
 
-def heatmap_caption(heatmap: Heatmap, metric: str, scored_on: str = "held-out examples") -> str:
+def heatmap_caption(
+    heatmap: Heatmap, metric: str, scored_on: str = "held-out examples", interval: str = "95 % bootstrap interval"
+) -> str:
     """Caption of a heat map over layers."""
+    held_out = scored_on.startswith("held-out")
     text = (
         f"{capital(metric)}, on {scored_on}, of the neuron that was best on selection examples. "
         "Zero is a constant neuron."
     )
     if heatmap.chance is not None:
         text += f" The triangle on the scale is the mean best value under permuted labels, {number(heatmap.chance)}."
+    if heatmap.p_value_YL is not None:
+        where = "on selection examples, where it was chosen," if held_out else "there"
+        text += (
+            f" A dot marks cells in which that neuron {where} exceeds the best neuron under permuted labels "
+            f"({heatmap.p_name} ≤ 0.05)."
+        )
+    if held_out and heatmap.low_YL is not None:
+        text += f" On held-out examples chance is zero; the {interval} of each cell is in its hover text."
+        averaged = heatmap.row_names == heatmap.row_groups
+        text += f" {INDEPENDENT.strip()}" if averaged else ""
     return text
 
 
@@ -44,9 +64,10 @@ def overlap_caption(matrix: OverlapMatrix) -> str:
         if matrix.self_pairs
         else "The diagonal is the mean over pairs of different sub-functions of one function."
     )
+    dots = "" if matrix.p_value_SS is None else f" A dot marks pairs with {matrix.p_name} ≤ 0.05."
     return (
         f"{capital(matrix.statistic)}: top {count(matrix.k)} of {count(matrix.n_neurons)} neurons, {layers}. "
-        f"Chance, {significant(matrix.chance)}, is the triangle on the scale. {diagonal}"
+        f"Chance, {significant(matrix.chance)}, is the triangle on the scale. {diagonal}{dots}"
     )
 
 
@@ -60,6 +81,20 @@ def expert_caption(curves: Sequence[ExpertCurve]) -> str:
         f"chance allows ({rule}). Proportion: share of the {count(first.n_experts)} experts "
         "that are functional. Degree: the mean over functional experts of that count divided by the count expected "
         f"by chance (0 when no expert is functional). Means over sub-functions.{controls}"
+    )
+
+
+def function_expert_caption(curves: Sequence[ExpertCurve]) -> str:
+    """Caption of proportion and degree per layer, of functions as wholes."""
+    first = curves[0]
+    sizes = ", ".join(f"{curve.function} {curve.n_subfunctions} × {curve.k}" for curve in curves)
+    tests = "; ".join(f"{curve.function} {p_value(curve.p_value)}" for curve in curves)
+    return (
+        "As above, for each function as a whole: the top neurons of all its sub-functions in one list, repeats kept "
+        f"({sizes} entries in each layer). An expert is functional when it holds more entries than chance allows "
+        f"({first.criterion or f'binomial test, α = {first.alpha:g}'}). Random partitions: the mean over shuffled "
+        "partitions under the same rule, those without a functional expert counted as 0. Degree over all layers "
+        f"against them, not corrected over functions: {tests}."
     )
 
 
@@ -88,8 +123,10 @@ def _serves(each: ExpertMap, most: int = 12) -> str:
 
 def sensitivity_caption(curves: Sequence[SensitivityCurve]) -> str:
     """Caption of the two measures by top fraction."""
+    raised = any(curve.asked_Q is not None and (curve.asked_Q < 1).any() for curve in curves)
+    note = " A fraction that is less than one neuron of a layer is raised to one neuron." if raised else ""
     return (
         "How the two measures depend on how many neurons count as top neurons (logarithmic axis). Means over "
         f"sub-functions and over {plural(curves[0].n_layers, 'layer')}. The dashed line is the mean over random "
-        "partitions."
+        f"partitions.{note}"
     )

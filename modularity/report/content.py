@@ -123,8 +123,9 @@ class Heatmap:
     low_YL: FloatArray | None = None
     high_YL: FloatArray | None = None
     p_value_YL: FloatArray | None = None
-    """p (or q, see `p_name`); cells above 0.05 are marked as not distinguishable from chance."""
-    p_name: str = "p"
+    """Corrected p of the best neuron where it was chosen, on selection examples; cells of at most 0.05 get a dot."""
+    p_name: str = "q"
+    """Name of it, with its family."""
     chance: float | None = None
     """Value of the best neuron under permuted labels, marked on the colour scale."""
 
@@ -247,10 +248,14 @@ class SensitivityCurve:
     random_degree_Q: FloatArray
     """Exact expectation over random partitions."""
     n_layers: int
+    k_Q: FloatArray | None = None
+    """Top neurons of one list, in the narrowest layer."""
+    asked_Q: FloatArray | None = None
+    """The fraction of that layer's neurons, before it is made a whole number of at least 1."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fractions_Q", np.asarray(self.fractions_Q, dtype=np.float64))
-        for name in ("proportion_Q", "degree_Q", "random_proportion_Q", "random_degree_Q"):
+        for name in ("proportion_Q", "degree_Q", "random_proportion_Q", "random_degree_Q", "k_Q", "asked_Q"):
             _set(self, name, (len(self.fractions_Q),))
 
 
@@ -342,6 +347,8 @@ class ReportContent:
     heatmaps: tuple[Heatmap, ...] = ()
     overlaps: tuple[OverlapMatrix, ...] = ()
     expert_curves: tuple[ExpertCurve, ...] = ()
+    function_expert_curves: tuple[ExpertCurve, ...] = ()
+    """As `expert_curves`, of the functions as wholes: the lists of their sub-functions together."""
     expert_maps: tuple[ExpertMap, ...] = ()
     sensitivity: tuple[SensitivityCurve, ...] = ()
     neurons: tuple[TopNeuron, ...] = ()
@@ -366,6 +373,7 @@ class ReportContent:
         parts: tuple[Sequence[FunctionCurve | ExpertCurve | SensitivityCurve], ...] = (
             self.curves,
             self.expert_curves,
+            self.function_expert_curves,
             self.sensitivity,
         )
         names += [curve.function for part in parts for curve in part]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modularity.report.captions import curve_caption, expert_caption, sensitivity_caption
+from modularity.report.captions import curve_caption, expert_caption, function_expert_caption, sensitivity_caption
 from modularity.report.content import ExpertCurve, FloatArray, FunctionCurve, ReportContent, SensitivityCurve
 from modularity.report.lines import Band, Panel, Series, Style, XAxis
 from modularity.report.palette import category
@@ -129,21 +129,32 @@ def _curve_tip(content: ReportContent, curve: FunctionCurve, index: int) -> tupl
 
 def _control_styles(content: ReportContent) -> dict[str, Style]:
     """Line style of each control, by the order in which controls first appear; beyond two all look alike."""
-    names = dict.fromkeys(control.name for curve in content.expert_curves for control in curve.controls)
+    curves = (*content.expert_curves, *content.function_expert_curves)
+    names = dict.fromkeys(control.name for curve in curves for control in curve.controls)
     return {name: _CONTROL_STYLES[min(index, 2)] for index, name in enumerate(names)}
 
 
 def expert_plot(content: ReportContent) -> Plot:
     """Proportion and degree of functional experts per layer against their controls."""
-    curves, styles = content.expert_curves, _control_styles(content)
-    panels = (_expert_panel(content, curve, row) for row in range(2) for curve in curves)
+    title = "Functional experts of each layer against their controls"
+    return _expert_plot(content, content.expert_curves, "experts", title, expert_caption(content.expert_curves))
+
+
+def function_expert_plot(content: ReportContent) -> Plot:
+    """The same for functions as wholes: the lists of their sub-functions together."""
+    curves, title = content.function_expert_curves, "Functional experts of whole functions against their controls"
+    return _expert_plot(content, curves, "experts-functions", title, function_expert_caption(curves))
+
+
+def _expert_plot(content: ReportContent, curves: Sequence[ExpertCurve], name: str, title: str, caption: str) -> Plot:
+    styles = _control_styles(content)
     return Plot(
-        name="experts",
+        name=name,
         section="experts",
-        title="Functional experts of each layer against their controls",
+        title=title,
         description=f"Line plots of proportion and degree of functional experts by layer for {_functions(curves)}.",
-        caption=expert_caption(curves),
-        panels=tuple(panels),
+        caption=caption,
+        panels=tuple(_expert_panel(content, curve, row) for row in range(2) for curve in curves),
         axis=_layers(curves),
         legend=(("line", "experts"), *((style, name) for name, style in styles.items())),
         headers=("function", "layer", "proportion", "degree", *(f"degree, {name}" for name in styles)),
@@ -191,7 +202,7 @@ def sensitivity_plot(content: ReportContent) -> Plot:
             "top fraction of neurons (%)", fractions, tuple(f"{100 * f:g}" for f in fractions), logarithmic=True
         ),
         legend=(("line", "experts"), ("null", "random partition, expected")),
-        headers=("function", "top fraction", "proportion", "random", "degree", "random degree"),
+        headers=("function", "top fraction", "top neurons", "proportion", "random", "degree", "random degree"),
         rows=tuple(_sensitivity_row(curve, i) for curve in curves for i in range(len(curve.fractions_Q))),
     )
 
@@ -199,7 +210,19 @@ def sensitivity_plot(content: ReportContent) -> Plot:
 def _sensitivity_row(curve: SensitivityCurve, index: int) -> tuple[str, ...]:
     shares = (percent(float(array[index]), 2) for array in (curve.proportion_Q, curve.random_proportion_Q))
     degrees = (significant(float(array[index])) for array in (curve.degree_Q, curve.random_degree_Q))
-    return (curve.function, percent(float(curve.fractions_Q[index])), *shares, *degrees)
+    return (curve.function, percent(float(curve.fractions_Q[index])), _top_text(curve, index), *shares, *degrees)
+
+
+def _top_text(curve: SensitivityCurve, index: int) -> str:
+    """Number of top neurons; where the fraction is less than one neuron, that it was raised to one."""
+    if curve.k_Q is None:
+        return MISSING
+    k, asked = f"{curve.k_Q[index]:g}", None if curve.asked_Q is None else float(curve.asked_Q[index])
+    return k if asked is None or asked >= 1 else f"{k} (raised from {significant(asked, 2)})"
+
+
+def _top_note(curve: SensitivityCurve, index: int) -> str:
+    return "" if curve.k_Q is None else f": {_top_text(curve, index)} of each layer’s neurons"
 
 
 def _sensitivity_panel(content: ReportContent, curve: SensitivityCurve, row: int) -> Panel:
@@ -208,7 +231,7 @@ def _sensitivity_panel(content: ReportContent, curve: SensitivityCurve, row: int
     random = measure.of(curve.random_proportion_Q, curve.random_degree_Q)
     tips = tuple(
         (
-            f"{curve.function} · top {percent(float(fraction))}",
+            f"{curve.function} · top {percent(float(fraction))}{_top_note(curve, i)}",
             f"{measure.name} {measure.text(own[i])}",
             f"random partition {measure.text(random[i])}",
         )

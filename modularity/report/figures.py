@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from modularity.report.captions import expert_map_caption, heatmap_caption, overlap_caption
 from modularity.report.content import ExpertMap, FloatArray, Heatmap, OverlapMatrix, ReportContent
-from modularity.report.curves import Plot, curve_plot, expert_plot, sensitivity_plot
+from modularity.report.curves import Plot, curve_plot, expert_plot, function_expert_plot, sensitivity_plot
 from modularity.report.grids import Grid, grid_figure
 from modularity.report.lines import line_figure
 from modularity.report.svg import standalone
@@ -16,6 +16,8 @@ from modularity.report.wording import MISSING, interval, number, p_cell, signifi
 
 WIDE_PX, NARROW_PX = 736.0, 340.0
 LEVEL = 0.05
+MARKED = "significant after correction"
+"""What a dot means in every matrix; maps of experts say which test it is: functional."""
 MAX_TABLE_CELLS = 1500
 """Figures with more values get no table of values on the page; the tooltip still has them all."""
 
@@ -56,6 +58,7 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     found += [_heatmap_figure(content, heatmap) for heatmap in content.heatmaps]
     found += [_overlap_figure(content, matrix) for matrix in content.overlaps]
     found += [_plot_figure(expert_plot(content))] if content.expert_curves else []
+    found += [_plot_figure(function_expert_plot(content))] if content.function_expert_curves else []
     top = max((float(np.nanmax(_enrichment(each), initial=0)) for each in content.expert_maps), default=0.0)
     found += [_expert_map_figure(content, each, top) for each in content.expert_maps]
     found += [_plot_figure(sensitivity_plot(content))] if content.sensitivity else []
@@ -109,23 +112,24 @@ def _heatmap_figure(content: ReportContent, heatmap: Heatmap) -> Figure:
         "layer",
         row_groups=heatmap.row_groups,
         group_order=content.function_order(),
-        marked=None if p is None else np.nan_to_num(p, nan=1.0) > LEVEL,
-        mark_label=f"{heatmap.p_name} > {LEVEL}, chance not excluded",
+        marked=None if p is None else np.nan_to_num(p, nan=1.0) <= LEVEL,
+        mark_label=MARKED,
         reference=heatmap.chance,
     )
     values = _strings(heatmap.value_YL, number)
-    fields: list[tuple[str, object]] = [(content.metric, values)]
+    fields: list[tuple[str, object]] = [(f"{content.metric} on {content.scored_on}", values)]
     if heatmap.low_YL is not None and heatmap.high_YL is not None:
         ends = np.stack([heatmap.low_YL, heatmap.high_YL], axis=-1)
         fields.append((content.interval, [[interval(float(a), float(b)) for a, b in row] for row in ends]))
     if p is not None:
-        fields.append((heatmap.p_name, _strings(p, p_cell)))
+        chosen_on = " on selection examples" if content.held_out else ""
+        fields.append((f"{heatmap.p_name}{chosen_on}", _strings(p, p_cell)))
     name = f"heatmap-{heatmap.name}"
     where = _extremes(heatmap.value_YL, heatmap.row_names, columns)
     svgs = _grid_svgs(name, heatmap.title, f"Heat map of {content.metric} by row and layer. {where}", grid)
     table = _value_table(heatmap.row_names, columns, values)
     data: dict[str, object] = {"rows": heatmap.row_names, "cols": columns, "fields": fields}
-    caption = heatmap_caption(heatmap, content.metric, content.scored_on)
+    caption = heatmap_caption(heatmap, content.metric, content.scored_on, content.interval)
     return Figure(name, "predictivity", heatmap.title, caption, *svgs, data, table)
 
 
@@ -142,7 +146,7 @@ def _overlap_figure(content: ReportContent, matrix: OverlapMatrix) -> Figure:
         column_groups=matrix.groups,
         group_order=content.function_order(),
         marked=None if p is None else np.nan_to_num(p, nan=1.0) <= LEVEL,
-        mark_label=f"{matrix.p_name} ≤ {LEVEL}",
+        mark_label=MARKED,
         blank=blank,
         reference=matrix.chance,
         turned=True,
@@ -189,7 +193,7 @@ def _expert_map_figure(content: ReportContent, each: ExpertMap, top: float) -> F
         experts,
         ratio,
         "count ÷ chance",
-        "expert (ordered by the functions that it serves)",
+        "experts, ordered by what they serve",
         row_groups=each.row_groups,
         group_order=content.function_order(),
         marked=each.functional_SE[:, order],

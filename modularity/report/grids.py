@@ -15,12 +15,12 @@ from markupsafe import Markup
 
 from modularity.report.content import FloatArray
 from modularity.report.palette import N_LEVELS, category
-from modularity.report.svg import coordinate, drawing, element, text, text_width, tick_labels, ticks
+from modularity.report.svg import coordinate, drawing, element, text, text_width, tick_labels, ticks, wrapped
 from modularity.report.wording import number
 
 ON_LIGHT_BELOW = 15
 """Levels under this are light on paper, so that marks on them are dark; the page swaps the two on a dark screen."""
-GROUP_PX, SCALE_PX, LABEL_PX = 25.0, 60.0, 150.0
+GROUP_PX, SCALE_PX, LABEL_PX, LINE_PX = 25.0, 60.0, 150.0, 16.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def grid_figure(name: str, title: str, description: str, grid: Grid, *, width: f
     """Drawing of one matrix, at most `width` wide where cells of 5 pixels allow it."""
     layout = _layout(grid, width)
     foot = _column_foot(grid, layout)
-    scale = _colour_scale(grid, layout.bottom + foot + 20, layout)
+    scale, n_lines = _colour_scale(grid, layout.bottom + foot + 20, layout)
     body = (_row_labels(grid, layout), _cells(grid, layout), _marks(grid, layout), _column_labels(grid, layout), scale)
     data = {
         "kind": "grid",
@@ -86,7 +86,7 @@ def grid_figure(name: str, title: str, description: str, grid: Grid, *, width: f
         "y": " ".join(map(coordinate, layout.y)),
         "cell": f"{coordinate(layout.cell_width)} {coordinate(layout.cell_height)}",
     }
-    height = layout.bottom + foot + SCALE_PX
+    height = layout.bottom + foot + SCALE_PX + LINE_PX * max(0, n_lines - 2)
     return drawing(name, title, description, layout.width, height, *body, data=data)
 
 
@@ -218,9 +218,9 @@ def _column_labels(grid: Grid, layout: _Layout) -> Markup:
     return element("g", *parts)
 
 
-def _colour_scale(grid: Grid, y: float, layout: _Layout) -> Markup:
-    """Colour bar with its ticks and reference, and beside it what it measures and what a dot means."""
-    x, width, top = 14.0, 192.0 if layout.width > 400 else 112.0, grid.top
+def _colour_scale(grid: Grid, y: float, layout: _Layout) -> tuple[Markup, int]:
+    """Colour bar with its ticks and reference, beside it what it measures and what a dot means; number of its lines."""
+    x, width, top = 18.0, 192.0 if layout.width > 400 else 112.0, grid.top
     step = width / N_LEVELS
     parts = [
         element("rect", x=x + i * step, y=y, width=step + 0.3, height=9.0, class_=f"q{i}") for i in range(N_LEVELS)
@@ -234,8 +234,10 @@ def _colour_scale(grid: Grid, y: float, layout: _Layout) -> Markup:
         parts.append(text(max(place - 4, x - 4), y - 10, grid.reference_label, class_="muted"))
     aside = x + width + 22
     remaining = layout.width - aside - 2
-    parts.append(text(aside, y + 8, grid.scale_label, class_="muted", limit_px=remaining))
+    lines = [(aside, line) for line in wrapped(grid.scale_label, remaining)]
     if grid.marked is not None and grid.mark_label:
-        parts.append(element("path", d=_dot(aside + 3, y + 20), class_="key"))
-        parts.append(text(aside + 10, y + 24, grid.mark_label, class_="muted", limit_px=remaining - 10))
-    return element("g", *parts)
+        parts.append(element("path", d=_dot(aside + 3, y + 4 + LINE_PX * len(lines)), class_="key"))
+        lines += [(aside + 10, line) for line in wrapped(grid.mark_label, remaining - 10)]
+    for number_, (left, line) in enumerate(lines):
+        parts.append(text(left, y + 8 + LINE_PX * number_, line, class_="muted", limit_px=remaining))
+    return element("g", *parts), len(lines)

@@ -22,6 +22,7 @@ from modularity.report.svg import (
     text_width,
     tick_labels,
     ticks,
+    wrapped,
 )
 
 Style = Literal["line", "other", "null", "control", "open"]
@@ -145,11 +146,13 @@ def _legend(entries: tuple[tuple[str, str], ...], width: float) -> tuple[Markup,
     """Samples of the styles with their meaning, wrapped at `width`, and the height that they take."""
     parts, x, y = [], 6.0, 12.0
     for style, label in entries:
-        needed = 30 + text_width(label) + 14
-        if x > 6 and x + needed > width:
+        lines = wrapped(label, width - 36)
+        needed = 30 + max(map(text_width, lines)) + 14
+        if x > 6 and (x + needed - 14 > width or len(lines) > 1):
             x, y = 6.0, y + 18
-        parts += [*_sample(style, x, y - 4), text(x + 30, y, label, class_="muted")]
-        x += needed
+        parts += _sample(style, x, y - 4)
+        parts += [text(x + 30, y + 15 * number, line, class_="muted") for number, line in enumerate(lines)]
+        x, y = x + needed, y + 15 * (len(lines) - 1)
     return element("g", *parts), y + 12 if entries else 0.0
 
 

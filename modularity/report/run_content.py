@@ -21,6 +21,8 @@ from modularity.report.content import (
     TopNeuron,
 )
 from modularity.report.run_experts import expert_curves, expert_maps, sensitivity_curves
+from modularity.report.run_function_experts import function_expert_curves
+from modularity.report.run_notes import run_notes
 from modularity.report.run_tables import PARTITION_SHOWN, Row, RunTables
 from modularity.stats import benjamini_hochberg
 from modularity.store import Run
@@ -43,11 +45,12 @@ def report_content(run: Run) -> ReportContent:
         heatmaps=tuple(_heatmaps(tables, functions)),
         overlaps=tuple(_overlaps(tables)),
         expert_curves=tuple(curve for name in functions for curve in expert_curves(run, tables, name)),
+        function_expert_curves=tuple(c for name in functions for c in function_expert_curves(run, tables, name)),
         expert_maps=tuple(expert_maps(run, tables)),
         sensitivity=tuple(curve for name in functions for curve in sensitivity_curves(tables, name)),
         neurons=tuple(_neurons(run, tables)),
         held_out=run.manifest.config["variant"] == "corrected",
-        notes=tuple(_notes(run, tables)),
+        notes=tuple(run_notes(run, tables)),
     )
 
 
@@ -170,8 +173,8 @@ def _heatmap(name: str, title: str, named: list[tuple[str, str, list[Row]]], p_c
         value_YL=values("normalised_evaluation"),
         low_YL=values(low),
         high_YL=values(high),
-        p_value_YL=values(p_column),
-        p_name="p of the best neuron of the layer, not corrected over cells",
+        p_value_YL=benjamini_hochberg(values(p_column)),
+        p_name="q of the best neuron of the layer over all cells",
     )
 
 
@@ -195,14 +198,19 @@ def _overlaps(tables: RunTables) -> Iterator[OverlapMatrix]:
         a, b = names.index(row["function_a"]), names.index(row["function_b"])
         value[a, b] = value[b, a] = row["top_overlap"]
         p_above[a, b] = p_above[b, a] = row["p_above"] if a == b else row["p_below"]
+    upper = np.triu_indices(len(names))
+    known = tuple(index[np.isfinite(p_above[upper])] for index in upper)
+    q_value = np.full_like(p_above, np.nan)
+    if known[0].size:
+        q_value[known] = q_value[known[::-1]] = benjamini_hochberg(p_above[known])
     yield OverlapMatrix(
         name="functions",
         title="Shared top neurons of functions",
         names=tuple(names),
         groups=tuple(names),
         value_SS=value,
-        p_value_SS=p_above,
-        p_name="permutation p (diagonal: this high; elsewhere: this low)",
+        p_value_SS=q_value,
+        p_name="permutation q (diagonal: this high; elsewhere: this low)",
         self_pairs=False,
         **common,
     )
@@ -301,21 +309,6 @@ def _example_values(tables: RunTables, rows: list[Row]) -> tuple[ExampleValue, .
             )
         )
     return tuple(values)
-
-
-def _notes(run: Run, tables: RunTables) -> Iterator[str]:
-    manifest = run.manifest
-    for name, n_truncated in manifest.notes.get("truncated", {}).items():
-        if n_truncated:
-            yield f"{n_truncated:,} texts of function {name} were longer than the limit and lost their end."
-    yield from manifest.notes.get("data", [])
-    if manifest.config["variant"] == "paper":
-        yield "Variant paper: neurons are chosen and reported on the same examples, so their values are optimistic."
-    if manifest.state != "finished":
-        yield f"The run is {manifest.state}: parts of this page may be missing."
-    ties = sum(int(record.info.get("boundary_ties", 0)) for record in run.commits().values())
-    if ties:
-        yield f"{ties:,} neurons tied with the last of a top list; those of lowest index were taken."
 
 
 def _provenance(run: Run) -> Provenance:

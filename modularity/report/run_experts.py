@@ -92,7 +92,9 @@ def sensitivity_curves(tables: RunTables, function: str) -> Iterator[Sensitivity
         found = {row["top_fraction"]: row[name] for row in rows if row["figure"] == figure}
         return np.array([found[fraction] for fraction in fractions])
 
-    layers = {row["layer"] for row in tables.rows("function_curve", function=function)}
+    layers = {row["layer"]: row["n_neurons"] for row in tables.rows("function_curve", function=function)}
+    lists = tables.rows("functional_experts", function=function, partition=PARTITION_SHOWN)
+    width = min(layers.values(), default=None)
     yield SensitivityCurve(
         function=function,
         fractions_Q=np.array(fractions),
@@ -101,6 +103,8 @@ def sensitivity_curves(tables: RunTables, function: str) -> Iterator[Sensitivity
         random_proportion_Q=column("proportion", "null_mean"),
         random_degree_Q=column("degree", "null_mean"),
         n_layers=len(layers),
+        k_Q=np.array([min(row["k"] for row in lists if row["top_fraction"] == fraction) for fraction in fractions]),
+        asked_Q=None if width is None else np.array(fractions) * width,
     )
 
 

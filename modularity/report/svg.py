@@ -119,6 +119,18 @@ def fitted(value: str, limit_px: float) -> str:
     return clipped(value, length)
 
 
+def wrapped(value: str, limit_px: float) -> list[str]:
+    """`value` in lines of at most `limit_px`, broken between words; a longer word gets a line of its own."""
+    lines: list[str] = []
+    for word in value.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer) <= limit_px:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
 def polyline(points: Iterable[tuple[float, float]]) -> str:
     """Path data through the points, broken where one is not finite; a lone point gives a short dash."""
     parts: list[str] = []
@@ -176,6 +188,8 @@ def drawing(
 
 
 def standalone(svg: Markup) -> str:
-    """The drawing as an SVG file of its own, with the light colours."""
+    """The drawing as an SVG file of its own, with the light colours on paper of their own."""
     start = svg.index(">") + 1
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{svg[:start]}<style>{STANDALONE_CSS}</style>{svg[start:]}\n'
+    paper = f'<rect width="100%" height="100%" fill="{_LIGHT["paper"]}"/>'
+    head = '<?xml version="1.0" encoding="UTF-8"?>\n'
+    return f"{head}{svg[:start]}<style>{STANDALONE_CSS}</style>{paper}{svg[start:]}\n"

@@ -52,7 +52,9 @@ def test_value_under_the_pointer_of_every_matrix(open_page, content):
         heatmap, matrix = content.heatmaps[index], content.overlaps[index]
         if figure.startswith("heatmap"):
             value = f"{heatmap.value_YL[row, column]:.2f}"
-            assert shown.startswith(f"{heatmap.row_names[row]} · layer {column}\nnormalised AP: {value}")
+            assert shown.startswith(
+                f"{heatmap.row_names[row]} · layer {column}\nnormalised AP on held-out examples: {value}"
+            )
         else:
             assert shown.startswith(f"{matrix.names[row]} × {matrix.names[column]}\n")
             assert f"{matrix.value_SS[row, column]:.3g}" in shown

@@ -15,10 +15,46 @@ def test_curves_state_what_the_null_is_compared_with(content):
     assert text.endswith("the best of 100 to 300 neurons.")
 
 
+def test_intervals_of_means_say_what_they_assume(content):
+    said = "take the sampling errors of the sub-functions for independent"
+    assert said in captions.curve_caption(content.curves, "normalised AP")
+    alone = [replace(content.curves[0], n_subfunctions=1)]
+    assert said not in captions.curve_caption(alone, "normalised AP")
+    low = content.heatmaps[0].value_YL - 0.1
+    means = replace(content.heatmaps[0], low_YL=low, high_YL=low + 0.2)
+    assert said in captions.heatmap_caption(means, "normalised AP")
+    assert said not in captions.heatmap_caption(content.heatmaps[1], "normalised AP")
+
+
+def test_heat_maps_say_on_which_examples_they_are_tested(content):
+    text = captions.heatmap_caption(content.heatmaps[1], "normalised AP")
+    assert "A dot marks cells in which that neuron on selection examples, where it was chosen, exceeds" in text
+    assert "On held-out examples chance is zero" in text
+    paper = captions.heatmap_caption(content.heatmaps[1], "normalised AP", "the examples they were chosen on")
+    assert "that neuron there exceeds the best neuron under permuted labels (q ≤ 0.05)" in paper
+    assert "held-out" not in paper
+
+
+def test_whole_functions_state_their_lists_and_tests(content):
+    text = captions.function_expert_caption(content.function_expert_curves)
+    assert "(semantic 8 × 30, knowledge 6 × 30, task 6 × 30 entries in each layer)" in text
+    assert "(binomial test, α = 0.001)" in text
+    assert "semantic p = 0.005; knowledge p = 0.005; task p = 0.005" in text
+
+
+def test_a_fraction_of_less_than_one_neuron_is_told(content):
+    curve = replace(content.sensitivity[0], k_Q=[1, 1, 2, 5], asked_Q=[0.5, 1.0, 2.0, 5.0])
+    assert "raised to one neuron" in captions.sensitivity_caption([curve])
+    assert "raised" not in captions.sensitivity_caption(content.sensitivity)
+
+
 def test_overlap_states_k_n_and_chance(content):
     whole, sub = content.overlaps
     start = "Share of top neurons in common: top 32 of 3,072 neurons, averaged over 12 layers. Chance, 0.0104, is "
-    assert captions.overlap_caption(sub) == start + "the triangle on the scale. Self-pairs are left out."
+    assert captions.overlap_caption(sub) == (
+        f"{start}the triangle on the scale. Self-pairs are left out. A dot marks pairs with q ≤ 0.05."
+    )
+    assert "dot" not in captions.overlap_caption(replace(sub, p_value_SS=None))
     assert "different sub-functions of one function" in captions.overlap_caption(replace(whole, n_layers=1))
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 
 from modularity.report import ExpertControl
-from modularity.report.curves import curve_plot, expert_plot, sensitivity_plot
+from modularity.report.curves import curve_plot, expert_plot, function_expert_plot, sensitivity_plot
 
 
 def styles(panel):
@@ -48,6 +48,21 @@ def test_a_control_that_one_function_lacks_keeps_its_style(content):
     plot = expert_plot(replace(content, expert_curves=(content.expert_curves[1], lacking)))
     assert styles(plot.panels[1]) == ["control", "line"]
     assert plot.rows[-1][-2:] == ("–", "0")
+
+
+def test_whole_functions_are_drawn_like_their_sub_functions(content):
+    plot = function_expert_plot(content)
+    assert (plot.name, plot.section) == ("experts-functions", "experts")
+    assert [panel.title for panel in plot.panels[2:4]] == ["task: proportion", "semantic: degree"]
+    assert np.allclose(plot.panels[4].series[-1].y, content.function_expert_curves[1].degree_L)
+    assert len(plot.rows) == 36
+
+
+def test_top_neurons_that_were_raised_to_one_say_so(content):
+    curve = replace(content.sensitivity[0], k_Q=[1, 1, 2, 5], asked_Q=[0.5, 1.2, 2.4, 6.0])
+    plot = sensitivity_plot(replace(content, sensitivity=(curve,)))
+    assert [row[2] for row in plot.rows] == ["1 (raised from 0.50)", "1", "2", "5"]
+    assert plot.panels[0].series[-1].tips[0][0] == "semantic · top 0.5 %: 1 (raised from 0.50) of each layer’s neurons"
 
 
 def test_sensitivity_on_a_logarithmic_axis(content):

@@ -8,7 +8,9 @@ from modularity.report import figures
 from modularity.report.figures import expert_order, page_figures
 
 SVG = "{http://www.w3.org/2000/svg}"
-EMPTY = dict.fromkeys(("curves", "heatmaps", "overlaps", "expert_curves", "expert_maps", "sensitivity"), ())
+EMPTY = dict.fromkeys(
+    ("curves", "heatmaps", "overlaps", "expert_curves", "function_expert_curves", "expert_maps", "sensitivity"), ()
+)
 
 
 def parsed(text):
@@ -24,7 +26,7 @@ def test_every_figure_is_a_file_of_its_own_with_title_and_description(content):
         "overlap-functions",
         "overlap-subfunctions",
     }
-    expected |= {"experts", "sensitivity", *(f"experts-layer-{layer}" for layer in range(12))}
+    expected |= {"experts", "experts-functions", "sensitivity", *(f"experts-layer-{layer}" for layer in range(12))}
     assert set(files) == expected
     for text in files.values():
         root = parsed(text)
@@ -122,6 +124,31 @@ def test_experts_are_ordered_by_what_they_serve(content):
         expected_SE=[3, 3, 3, 3], functional_SE=[[0, 1, 1, 0], [1, 0, 0, 0]], p_value_SE=None,
     )  # fmt: skip
     assert expert_order(each) == [1, 2, 0, 3]
+
+
+def test_a_dot_means_significant_in_every_matrix(content):
+    """The synthetic report has q of .005 above a value, and of .4 or .3 below it."""
+    drawn = {figure.name: figure for figure in page_figures(content)}
+    for name, part, at in (
+        ("heatmap-subfunctions", content.heatmaps[1], "p_value_YL"),
+        ("overlap-subfunctions", content.overlaps[1], "p_value_SS"),
+    ):
+        q_value = getattr(part, at).copy()
+        if part is content.overlaps[1]:
+            np.fill_diagonal(q_value, 1.0)
+        paths = [node.get("d") for node in parsed(str(drawn[name].wide)).iter(f"{SVG}path")
+                 if (node.get("class") or "").startswith("mark")]  # fmt: skip
+        assert sum(path.count("M") for path in paths) == (q_value <= 0.05).sum() > 10
+        texts = " ".join(node.text or "" for node in parsed(str(drawn[name].narrow)).iter(f"{SVG}text"))
+        assert "significant after correction" in texts
+
+
+def test_tips_of_heat_maps_say_which_half_a_number_is_of(content):
+    names = [name for name, _ in page_figures(content)[2].data["fields"]]
+    assert names == ["normalised AP on held-out examples", "95 % bootstrap interval", "q on selection examples"]
+    paper = page_figures(replace(content, held_out=False))[2]
+    names = [name for name, _ in paper.data["fields"]]
+    assert names == ["normalised AP on the examples they were chosen on", "95 % bootstrap interval", "q"]
 
 
 def test_self_pairs_are_not_drawn(content):

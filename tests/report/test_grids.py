@@ -57,6 +57,17 @@ def test_marks_and_reference_come_with_their_meaning():
     assert len(re.findall(r'class="mark[^"]*"', text)) == 1
 
 
+def test_long_legends_are_wrapped_not_cut():
+    marked = np.ones((2, 3), dtype=bool)
+    label = "a mark that takes a good many words to explain to the reader of the figure"
+    plain, text = (draw(grid(marked=marked, mark_label=each), 340.0) for each in ("short", label))
+    assert "…" not in text
+    words = re.findall(r">([^<>]+)</text>", text)
+    assert label in " ".join(words)
+    height = [float(re.search(r' height="([\d.]+)"', each).group(1)) for each in (plain, text)]
+    assert height[1] > height[0] + 30
+
+
 def test_groups_part_the_rows():
     plain = draw(grid(row_groups=("f", "f"), group_order=("f", "g")))
     parted = draw(grid(row_groups=("f", "g"), group_order=("f", "g")))

@@ -5,7 +5,18 @@ from html.parser import HTMLParser
 from modularity.report import Limits, Provenance, render_report
 
 EMPTY = dict.fromkeys(
-    ("curves", "heatmaps", "overlaps", "expert_curves", "expert_maps", "sensitivity", "neurons", "notes"), ()
+    (
+        "curves",
+        "heatmaps",
+        "overlaps",
+        "expert_curves",
+        "function_expert_curves",
+        "expert_maps",
+        "sensitivity",
+        "neurons",
+        "notes",
+    ),
+    (),
 )
 
 
@@ -57,7 +68,7 @@ def test_sections_findings_and_numbers_of_figures(html):
     )
     text = "".join(page.words)
     assert "36,864" in text
-    assert [f"Figure {n}. " in text for n in (1, 7, 8, 9)] == [True, True, True, False]
+    assert [f"Figure {n}. " in text for n in (1, 8, 9, 10)] == [True, True, True, False]
     assert "With 199 label permutations no p-value of best neurons can be below 0.005." in text
     assert text.count("Beyond chance") == 3 + 1
     assert text.count("Beyond random partitions") == 3

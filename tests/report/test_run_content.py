@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 
 from modularity.report import render_report, report_content
 from modularity.report.figures import figures
@@ -69,7 +70,9 @@ def test_heat_maps_have_a_row_for_each_function_and_sub_function(content, tiny_r
     assert subfunctions.row_groups == ("words", "words", "topics", "topics")
     [row] = rows_of(tiny_run, "best_neurons", subfunction="sky", layer=1)
     assert subfunctions.value_YL[3, 1] == row["normalised_evaluation"]
-    assert subfunctions.p_value_YL[3, 1] == row["p_value_max"]
+    p_values = [row["p_value_max"] for row in rows_of(tiny_run, "best_neurons")]
+    assert sorted(subfunctions.p_value_YL.ravel()) == pytest.approx(sorted(false_discovery_control(p_values)))
+    assert subfunctions.p_value_YL[3, 1] >= row["p_value_max"]
 
 
 def test_overlaps_are_symmetric_and_chance_is_named(content, tiny_run):
@@ -85,7 +88,10 @@ def test_overlaps_are_symmetric_and_chance_is_named(content, tiny_run):
     assert subfunctions.p_value_SS[0, 3] == row["q_value"]
     [block] = rows_of(tiny_run, "overlap_functions", function_a="topics", function_b="words")
     assert functions.value_SS[0, 1] == block["top_overlap"]
-    assert functions.p_value_SS[0, 1] == block["p_below"]
+    blocks = rows_of(tiny_run, "overlap_functions")
+    p_values = [row["p_above" if row["function_a"] == row["function_b"] else "p_below"] for row in blocks]
+    q_values = false_discovery_control(p_values)
+    assert functions.p_value_SS[0, 1] == functions.p_value_SS[1, 0] == pytest.approx(q_values[blocks.index(block)])
 
 
 def test_top_neurons_have_their_examples_and_experts(content, tiny_run):
@@ -121,7 +127,7 @@ def test_provenance_holds_config_hash_and_commands(content, tiny_run):
         (("functions", "capture", "partition", "predictivity", "summary"), {"curves", "heatmaps", "neurons"}),
         (
             ("functions", "capture", "partition", "predictivity", "experts"),
-            {"expert_curves", "expert_maps", "sensitivity"},
+            {"expert_curves", "function_expert_curves", "expert_maps", "sensitivity"},
         ),
         (
             ("functions", "capture", "partition", "predictivity", "summary", "overlap"),
@@ -132,7 +138,8 @@ def test_provenance_holds_config_hash_and_commands(content, tiny_run):
 )
 def test_a_partial_run_shows_what_there_is(kinds, filled, tiny_run, tmp_path):
     content = report_content(only(tiny_run, tmp_path / "partial", *kinds))
-    parts = ("curves", "heatmaps", "overlaps", "expert_curves", "expert_maps", "sensitivity", "neurons")
+    parts = ("curves", "heatmaps", "overlaps", "expert_curves", "function_expert_curves", "expert_maps", "sensitivity",
+             "neurons")  # fmt: skip
     assert {part for part in parts if getattr(content, part)} == filled
     assert "The run is running: parts of this page may be missing." in content.notes
     assert "<html" in render_report(content)

@@ -28,9 +28,19 @@ def test_long_labels_are_cut_and_keep_their_text_in_a_title():
     assert "<title>" not in svg.text(0, 0, "short", limit_px=60)
 
 
+def test_long_labels_break_between_words():
+    assert svg.wrapped("significant after correction", 1000) == ["significant after correction"]
+    lines = svg.wrapped("significant after correction", 120)
+    assert lines == ["significant after", "correction"]
+    assert all(svg.text_width(line) <= 120 for line in lines)
+    assert svg.wrapped("incomprehensibilities", 20) == ["incomprehensibilities"]
+    assert svg.wrapped("", 20) == []
+
+
 def test_standalone_file_brings_its_style():
     made = svg.standalone(svg.drawing("x", "T", "D", 10, 10, data={"kind": "grid"}))
     assert made.startswith("<?xml")
     assert "<style>text{font-family:" in made
     assert "var(" not in made
+    assert '</style><rect width="100%" height="100%" fill="#ffffff"/><title' in made
     assert '<title id="x-title">T</title><desc id="x-desc">D</desc>' in made

@@ -62,6 +62,7 @@ def test_every_figure_shows_the_values_of_the_tables(open_page, tiny_run):
     overall = row_of(
         tiny_run, "modularity_tests", figure="proportion", **of_words, top_fraction=0.05, layer=ALL_LAYERS
     )["observed"]
+    whole = row_of(tiny_run, "function_modularity", figure="proportion", **of_words, layer=0)["observed"]
     functions = {"function_a": "topics", "function_b": "words"}
     pair = {"subfunction_a": "river", "subfunction_b": "stone"}
     expected = {
@@ -71,6 +72,7 @@ def test_every_figure_shows_the_values_of_the_tables(open_page, tiny_run):
         "overlap-functions": ("words × topics", value("overlap_functions", "top_overlap", ".3g", **functions)),
         "overlap-subfunctions": ("river × stone", value("overlap_subfunctions", "top_overlap", ".3g", **pair)),
         "experts": ("words · layer 0", f"proportion {100 * proportion:.3g} %"),
+        "experts-functions": ("words · layer 0", f"proportion {100 * whole:.3g} %"),
         "experts-layer-0": ("river · expert 1", f"of the top 20 neurons: {count}"),
         "sensitivity": ("words · top 5.0 %", f"proportion {100 * overall:.3g} %"),
     }
