@@ -1,7 +1,5 @@
 """Keys: written, read back, and equal for equal content."""
 
-import pickle
-
 import pytest
 
 from modularity.errors import InputError
@@ -41,11 +39,3 @@ def test_canonical_json_sorts_and_refuses_nan() -> None:
     assert content_digest({"b": 1, "a": 2}) == content_digest({"a": 2, "b": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical_json(float("nan"))
-
-
-def test_input_error_lists_and_survives_pickling() -> None:
-    error = InputError(["first", "second"])
-    assert str(error) == "2 problems:\n  1. first\n  2. second"
-    copy = pickle.loads(pickle.dumps(error))
-    assert copy.problems == error.problems
-    assert str(copy) == str(error)

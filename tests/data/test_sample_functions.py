@@ -14,8 +14,7 @@ from modularity.data import load_functions
 from modularity.data.sample_functions import inference_function, sample_functions
 from modularity.data.sample_generation import generate_files, generate_rows
 from modularity.data.sample_generation.__main__ import main
-from modularity.data.sample_generation.frames import fill
-from modularity.data.sample_generation.knowledge import read_relations, swapped_objects
+from modularity.data.sample_generation.knowledge import read_relations
 
 SAMPLES = Path(__file__).parents[2] / "modularity" / "data" / "samples"
 FILES = ("semantic", "knowledge", "task", "inference")
@@ -229,26 +228,6 @@ def test_no_statement_is_true_and_false_and_words_are_balanced(name: str) -> Non
             if row["split"] == half:
                 bags[row["label"]].update(words(row))
         assert set((bags[0] - bags[1]) + (bags[1] - bags[0])) <= {"a", "an"}
-
-
-def test_fill_moves_all_slots_on_and_fills_equal_slots_alike() -> None:
-    frame = "{a|b|c} {d|e} {a|b|c}"
-    assert [fill(frame, filling) for filling in range(4)] == ["a d a", "b e b", "c e c", "a d a"]
-    assert fill("{who} and {who}", 3).split(" and ")[0] == fill("{who} and {who}", 3).split(" and ")[1]
-    assert fill("no slot", 5) == "no slot"
-
-
-def test_swapped_objects_are_a_permutation_without_true_or_barred_pairs() -> None:
-    facts = [("hot", "cold"), ("dark", "light"), ("wet", "dry"), ("big", "small")]
-    barred = {*facts, ("dark", "cold")}
-    objects = swapped_objects(facts, barred)
-    assert sorted(objects) == ["cold", "dry", "light", "small"]
-    assert not {(subject, value) for (subject, _), value in zip(facts, objects)} & barred
-
-
-def test_swapped_objects_refuses_a_block_without_a_solution() -> None:
-    with pytest.raises(ValueError, match="'hot': no object is left for a false statement; add facts to its block"):
-        swapped_objects([("hot", "cold")], {("hot", "cold")})
 
 
 def test_readme_counts_are_those_of_the_files() -> None:
