@@ -25,6 +25,8 @@ ALL_LAYERS = -1
 """Layer number in a table's row that speaks of all layers together."""
 PARTITION = "partition"
 """Name of the dense result that holds the expert of every neuron."""
+PERMUTED_LABELS, SHUFFLED_EXPERTS = "permuted labels", "shuffled experts"
+"""The nulls of `modularity_tests`: lists of labels that mean nothing; the same lists in random partitions."""
 
 
 def canonical_json(value: object) -> str:

@@ -3,7 +3,16 @@
 from modularity.experts.assignment import balanced_assignment, require_divisible
 from modularity.experts.balanced_kmeans import BalancedKmeans, balanced_kmeans, fit_balanced_kmeans
 from modularity.experts.controls import UnbalancedPartition, kmeans_partition, shuffled_weight_partition
-from modularity.experts.family import FamilyNull, FunctionalFamily, Rule, family_null, functional_family
+from modularity.experts.family import (
+    FamilyNull,
+    FunctionalFamily,
+    Rule,
+    family_null,
+    functional_family,
+    label_null,
+    list_counts,
+    null_of_counts,
+)
 from modularity.experts.function_level import FunctionLevel, function_level
 from modularity.experts.functional import (
     FunctionalExperts,
@@ -47,8 +56,11 @@ __all__ = [
     "hypergeometric_critical_count",
     "inertia",
     "kmeans_partition",
+    "label_null",
+    "list_counts",
     "modularisation",
     "normalise_rows",
+    "null_of_counts",
     "random_partition",
     "random_partition_baseline",
     "require_divisible",

@@ -2,8 +2,13 @@
 
 `functional_experts` looks at one list in one layer. A statement about a function speaks of all its sub-functions in
 all layers, so the rule is applied to that family: the paper's threshold (Zhang et al. 2023, arXiv 2305.18390), or the
-false discovery rate over the family. The null shuffles the expert labels over the neurons of each layer, in the same
-way for all sub-functions, because their lists share neurons.
+false discovery rate over the family.
+
+Two nulls answer two questions. `label_null` takes the lists of best neurons under permuted labels: do experts hold the
+best neurons of a function more than those of labels that mean nothing? Neurons of an expert are correlated, so the
+latter gather in experts as well. `family_null` keeps the lists and shuffles the expert labels over the neurons of each
+layer, in the same way for all sub-functions, because their lists share neurons: are these lists gathered in these
+experts more than in random partitions? That is so for any lists of correlated neurons; it is no test of a function.
 """
 
 from collections.abc import Sequence
@@ -20,6 +25,9 @@ from modularity.stats import benjamini_hochberg
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
+
+CELLS_AT_ONCE = 2**22
+"""Counts whose p-values are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class FunctionalFamily:
 
 @dataclass(frozen=True)
 class FamilyNull:
-    """The same figures for shuffled expert labels, means over sub-functions; arrays (n_permutations, n_layers)."""
+    """The same figures under a null, means over sub-functions; arrays (n_permutations, n_layers)."""
 
     proportion_NL: Float64
     degree_NL: Float64
@@ -112,7 +120,7 @@ def family_null(
     n_permutations: int = 1000,
     seed: int = 0,
 ) -> FamilyNull:
-    """The null of `functional_family`: expert labels shuffled over the neurons of each layer, lists unchanged.
+    """Expert labels shuffled over the neurons of each layer, lists unchanged: figures of random partitions.
 
     Each permutation is a family of its own, so a corrected rule is applied as it is to the observed values.
 
@@ -124,22 +132,62 @@ def family_null(
     """
     tops, labels = _checked(top_LSK, labels_LF)
     generator = np.random.default_rng(seed)
-    counts_L, sizes_L, p_value_L = [], [], []
+    counts_L = []
     for top, label in zip(tops, labels):
         shuffled_NF = np.tile(label, (n_permutations, 1))
         generator.permuted(shuffled_NF, axis=1, out=shuffled_NF)
-        counts_NSE = _counts(top, shuffled_NF, n_experts)
-        sizes_E = np.bincount(label, minlength=n_experts)
-        counts_L.append(counts_NSE)
-        sizes_L.append(sizes_E)
-        p_value_L.append(_p_values(counts_NSE, sizes_E, top.shape[1]))
-    p_value_NLSE = np.stack(p_value_L, axis=1)
-    functional_NLSE = rule.decide(p_value_NLSE.reshape(n_permutations, -1)).reshape(p_value_NLSE.shape)
-    counts_NLSE = np.stack(counts_L, axis=1)
-    concentration_NLS = np.stack([concentration_index(c, s) for c, s in zip(counts_L, sizes_L)], axis=1)
-    return FamilyNull(
+        counts_L.append(_counts(top, shuffled_NF, n_experts))
+    sizes_LE = np.stack([np.bincount(label, minlength=n_experts) for label in labels])
+    return null_of_counts(np.stack(counts_L, axis=1), sizes_LE, rule=rule)
+
+
+def label_null(
+    top_LNSK: Sequence[ArrayLike], labels_LF: Sequence[ArrayLike], *, rule: Rule, n_experts: int
+) -> FamilyNull:
+    """The null of `functional_family`: lists of best neurons under permuted labels, experts unchanged.
+
+    Parameters
+    ----------
+    top_LNSK : for every layer an int array (n_permutations, n_subfunctions, k); permutation n is the same one in all
+    labels_LF, rule, n_experts : as in `functional_family`
+    """
+    counts_L = [list_counts(top, label, n_experts) for top, label in zip(top_LNSK, labels_LF)]
+    sizes_LE = np.stack([np.bincount(check_labels(label), minlength=n_experts) for label in labels_LF])
+    return null_of_counts(np.stack(counts_L, axis=1), sizes_LE, rule=rule)
+
+
+def list_counts(top_NSK: ArrayLike, labels_F: ArrayLike, n_experts: int) -> NDArray[np.int32]:
+    """Neurons of many lists in every expert: int32 array (n_permutations, n_subfunctions, n_experts)."""
+    labels, top = check_labels(labels_F), np.asarray(top_NSK)
+    if top.ndim != 3 or top.size == 0 or top.min() < 0 or top.max() >= len(labels):
+        raise DataError(
+            f"lists have shape {top.shape}: expected (permutations, sub-functions, k) with neurons from 0 to "
+            f"{len(labels) - 1}"
+        )
+    n_lists = top.shape[0] * top.shape[1]
+    cells = labels[top.reshape(n_lists, -1)] + n_experts * np.arange(n_lists)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=n_lists * n_experts)
+    return counts.reshape(*top.shape[:2], n_experts).astype(np.int32)
+
+
+def null_of_counts(counts_NLSE: NDArray, sizes_LE: NDArray, *, rule: Rule) -> FamilyNull:
+    """Figures of every permutation, each a family of its own, from the counts in experts of these sizes."""
+    at_once = max(1, CELLS_AT_ONCE // counts_NLSE[0].size)
+    parts = [
+        _null_part(counts_NLSE[first : first + at_once].astype(np.int64), sizes_LE, rule)
+        for first in range(0, len(counts_NLSE), at_once)
+    ]
+    return FamilyNull(*(np.concatenate(figure) for figure in zip(*parts)))
+
+
+def _null_part(counts_NLSE: Int64, sizes_LE: NDArray, rule: Rule) -> tuple[Float64, Float64, Float64]:
+    k_L = counts_NLSE[0, :, 0].sum(axis=-1)
+    p_value_NLSE = np.stack([_p_values(counts_NLSE[:, i], s, int(k)) for i, (s, k) in enumerate(zip(sizes_LE, k_L))], 1)
+    functional_NLSE = rule.decide(p_value_NLSE.reshape(len(counts_NLSE), -1)).reshape(p_value_NLSE.shape)
+    concentration_NLS = np.stack([concentration_index(counts_NLSE[:, i], s) for i, s in enumerate(sizes_LE)], axis=1)
+    return (
         functional_NLSE.mean(axis=(2, 3)),
-        _degree(counts_NLSE, np.stack(sizes_L)[:, None], functional_NLSE).mean(axis=2),
+        _degree(counts_NLSE, sizes_LE[:, None], functional_NLSE).mean(axis=2),
         concentration_NLS.mean(axis=2),
     )
 

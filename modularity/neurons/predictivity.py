@@ -22,8 +22,10 @@ import numpy as np
 from modularity.errors import DataError
 from modularity.stats import (
     PolarityRule,
+    TopLists,
     accuracy_above,
     better_polarity,
+    merge_lists,
     polarity_floors,
     predictivity_null,
     ranking_scores,
@@ -59,6 +61,10 @@ class NeuronPredictivity:
     """Standard deviation of it."""
     null_max_SN: Array
     """Maximum of it over the block for each permutation; maxima of blocks merge with `np.maximum`."""
+    null_top_SNK: Array
+    """int32: the best neurons of the block for each permutation, best first, -1 where it has no more."""
+    null_top_value_SNK: Array
+    """float32: their `normalised_SF` under that permutation, by which lists of blocks merge."""
     ap_evaluation_SF: Array
     """Average precision on the evaluation rows in the polarity chosen on the selection rows."""
     auroc_evaluation_SF: Array
@@ -87,6 +93,7 @@ def neuron_predictivity(
     n_permutations: int,
     seed: int,
     rule: PolarityRule = "above_floor",
+    n_top: int = 0,
     clusters_R: Array | None = None,
     n_threads: int | None = None,
 ) -> NeuronPredictivity:
@@ -100,6 +107,7 @@ def neuron_predictivity(
     selection_R : bool array of shape (n_rows,), the selection half; None for all rows in both halves
     n_permutations, seed : size and random state of the null; one seed for all blocks of a layer, so that they merge
     rule : how the polarity is chosen
+    n_top : best neurons that are listed for each permutation
     clusters_R : integer array of shape (n_rows,), equal for rows that are not independent; see `permute_labels`
     n_threads : threads that share the neurons; None for all cores of the process
 
@@ -116,7 +124,9 @@ def neuron_predictivity(
     groups = row_groups(labels_SR, selection_R, len(activations_RF))
     results: dict[str, Array] = {}
     for group in groups:
-        part = _group_predictivity(activations_RF, labels_SR, group, n_permutations, seed, rule, clusters_R, n_threads)
+        part = _group_predictivity(
+            activations_RF, labels_SR, group, n_permutations, seed, rule, n_top, clusters_R, n_threads
+        )
         for field in fields(NeuronPredictivity):
             values = getattr(part, field.name)
             target = results.setdefault(field.name, np.empty((len(labels_SR), *values.shape[1:]), values.dtype))
@@ -134,13 +144,22 @@ def merge_blocks(blocks: Sequence[NeuronPredictivity]) -> NeuronPredictivity:
     merged: dict[str, Array] = {}
     for field in fields(NeuronPredictivity):
         values = [getattr(block, field.name) for block in blocks]
+        if field.name.endswith("_SNK"):
+            continue
         if field.name == "null_max_SN":
             merged[field.name] = np.maximum.reduce(values)
         elif field.name.endswith("_SF"):
             merged[field.name] = np.concatenate(values, axis=1)
         else:
             merged[field.name] = values[0]
-    return NeuronPredictivity(**merged)
+    top_SNK = merge_lists(
+        [
+            TopLists(np.where(block.null_top_SNK < 0, -1, block.null_top_SNK + first), block.null_top_value_SNK)
+            for block, first in zip(blocks, np.cumsum([0, *(block.ap_SF.shape[1] for block in blocks)], dtype=np.int32))
+        ],
+        blocks[0].null_top_SNK.shape[-1],
+    )
+    return NeuronPredictivity(**merged, null_top_SNK=top_SNK.neuron, null_top_value_SNK=top_SNK.value)
 
 
 def row_groups(labels_SR: Array, selection_R: Array | None, n_rows: int) -> list[RowGroup]:
@@ -194,6 +213,7 @@ def _group_predictivity(
     n_permutations: int,
     seed: int,
     rule: PolarityRule,
+    n_top: int,
     clusters_R: Array | None,
     n_threads: int | None,
 ) -> NeuronPredictivity:
@@ -208,7 +228,7 @@ def _group_predictivity(
     positive_SF = better.positive_SF
     null = predictivity_null(
         activations_RF, selection_SR, better.statistic_SF,
-        rows_R=select_R, n_permutations=n_permutations, seed=seed, rule=rule, n_threads=n_threads,
+        rows_R=select_R, n_permutations=n_permutations, seed=seed, rule=rule, n_top=n_top, n_threads=n_threads,
         clusters_R=None if clusters_R is None else clusters_R[select_R],
     )  # fmt: skip
     share_S = evaluation_SR.mean(axis=1)[:, None]
@@ -223,6 +243,8 @@ def _group_predictivity(
         null_mean_SF=null.mean_SF,
         null_sd_SF=null.sd_SF,
         null_max_SN=null.max_SN,
+        null_top_SNK=null.top_SNK.neuron,
+        null_top_value_SNK=null.top_SNK.value,
         ap_evaluation_SF=np.where(positive_SF, reported.ap_positive_SF, reported.ap_negative_SF),
         auroc_evaluation_SF=reported.auroc_SF,
         chance_evaluation_SF=np.where(positive_SF, share_S, 1.0 - share_S),

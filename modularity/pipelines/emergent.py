@@ -15,7 +15,7 @@ from modularity.errors import StoreError
 from modularity.pipelines.analysis_worker import AnalysisWorkerFactory
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.examples import record_functions, row_coordinates
-from modularity.pipelines.layout import create_partition, create_predictivity
+from modularity.pipelines.layout import create_partition, create_predictivity, listed_neurons
 from modularity.pipelines.model_worker import ModelWorkerFactory
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import PreparedJob, make_plan, prepare
@@ -240,7 +240,8 @@ def _allocate(run: Run, job: PreparedJob) -> None:
     shape = job.analysed
     if shape is None or not config.analyses:
         return
+    n_listed = listed_neurons(shape, config.experts) if "experts" in config.analyses else 0
     for function in job.functions:
-        create_predictivity(run, function, shape, config.predictivity)
+        create_predictivity(run, function, shape, config.predictivity, n_listed=n_listed)
     if "experts" in config.analyses:
         create_partition(run, shape, config.experts)

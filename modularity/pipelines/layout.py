@@ -26,15 +26,23 @@ PREDICTIVITY_ARRAYS = {
     "auroc_evaluation": ("float64", "area under the ROC curve on evaluation examples, of the polarity +1"),
 }
 _Q_VALUE_BYTES = _NULL_MAX_BYTES = 8
+_NULL_TOP_BYTES = 8  # int32 neuron and float32 value
+_BLOCK_DIMS = ("subfunction", "layer", "block", "permutation")
 NEURON_DIMS = ("subfunction", "layer", "neuron")
 
 
-def predictivity_bytes(n_subfunctions: int, shape: SiteShape, config: PredictivityConfig) -> int:
+def listed_neurons(shape: SiteShape, config: ExpertsConfig) -> int:
+    """Best neurons of a block that are kept for each permutation: as many as a top list of the widest layer has."""
+    return max(1, int(config.top_fraction * max(shape.widths)))
+
+
+def predictivity_bytes(n_subfunctions: int, shape: SiteShape, config: PredictivityConfig, *, n_listed: int = 0) -> int:
     """Bytes of `results/<function>` before compression, its arrays only."""
     width = max(shape.widths)
     n_blocks = -(-width // config.neurons_per_item)
     per_neuron = sum(np.dtype(dtype).itemsize for dtype, _ in PREDICTIVITY_ARRAYS.values()) + _Q_VALUE_BYTES
-    per_layer = width * per_neuron + n_blocks * config.n_permutations * _NULL_MAX_BYTES
+    per_permutation = _NULL_MAX_BYTES + n_listed * _NULL_TOP_BYTES
+    per_layer = width * per_neuron + n_blocks * config.n_permutations * per_permutation
     return n_subfunctions * len(shape.layers) * per_layer
 
 
@@ -43,8 +51,13 @@ def partition_bytes(shape: SiteShape, config: ExpertsConfig) -> int:
     return len(config.methods) * len(shape.layers) * max(shape.widths) * np.dtype(np.int32).itemsize
 
 
-def create_predictivity(run: Run, function: FunctionData, shape: SiteShape, config: PredictivityConfig) -> None:
-    """Allocate `results/<function>`; layers narrower than the widest end in NaN."""
+def create_predictivity(
+    run: Run, function: FunctionData, shape: SiteShape, config: PredictivityConfig, *, n_listed: int = 0
+) -> None:
+    """Allocate `results/<function>`; layers narrower than the widest end in NaN.
+
+    `n_listed` best neurons are kept for each permutation, block and sub-function; 0 where no experts are sought.
+    """
     width = max(shape.widths)
     block = {"layer": 1, "neuron": min(config.neurons_per_item, width)}
     n_blocks = -(-width // config.neurons_per_item)
@@ -59,11 +72,13 @@ def create_predictivity(run: Run, function: FunctionData, shape: SiteShape, conf
         {"long_name": "Benjamini-Hochberg q over the neurons of all layers, by sub-function"},
     )
     arrays["null_max"] = ResultArray(
-        ("subfunction", "layer", "block", "permutation"),
+        _BLOCK_DIMS,
         "float64",
         {"layer": 1, "block": 1},
         {"long_name": "largest normalised among the neurons of a block, for each label permutation"},
     )
+    if n_listed:
+        arrays |= _list_arrays()
     run.create_result(
         function.name,
         sizes={
@@ -72,7 +87,8 @@ def create_predictivity(run: Run, function: FunctionData, shape: SiteShape, conf
             "neuron": width,
             "block": n_blocks,
             "permutation": config.n_permutations,
-        },
+        }
+        | ({"rank": n_listed} if n_listed else {}),
         arrays=arrays,
         coordinates={
             "subfunction": (("subfunction",), np.asarray(function.subfunctions, dtype=str)),
@@ -81,6 +97,18 @@ def create_predictivity(run: Run, function: FunctionData, shape: SiteShape, conf
         },
         attributes={"function": function.name, "site": str(shape.site), "neurons_per_item": config.neurons_per_item},
     )
+
+
+def _list_arrays() -> dict[str, ResultArray]:
+    """The best neurons of each permutation, from which the null of the experts is computed."""
+    meanings = {
+        "null_top": ("int32", "best neurons of the block for each label permutation, best first; -1: no more"),
+        "null_top_value": ("float32", "normalised of these neurons under the permutation; -inf: no more"),
+    }
+    return {
+        name: ResultArray((*_BLOCK_DIMS, "rank"), dtype, {"layer": 1, "block": 1}, {"long_name": meaning})
+        for name, (dtype, meaning) in meanings.items()
+    }
 
 
 def create_partition(run: Run, shape: SiteShape, config: ExpertsConfig) -> None:

@@ -29,13 +29,14 @@ _FIELDS = {
 def rank_block(
     run: Run, item: WorkItem, config: PredictivityConfig, *, variant: Variant, n_threads: int
 ) -> Mapping[str, Any]:
-    """Rank the neurons of a block and record their scores, p-values and the null of the block's maximum."""
+    """Rank the neurons of a block and record their scores, p-values, and best neurons under permuted labels."""
     function, layer = item.text("function"), item.integer("layer")
     start, stop = item.integer("start"), item.integer("stop")
     results = run.results(function, partial=True)
     index = results["layer"].values.tolist().index(layer)
     n_valid = max(0, min(stop, int(results["width"].values[index])) - start)
     coordinates = run.coordinates(function)
+    n_listed = results.sizes.get("rank", 0)
     if n_valid:
         activations_RF = run.read_activations(
             function,
@@ -51,12 +52,15 @@ def rank_block(
             n_permutations=config.n_permutations,
             seed=config.seed,
             rule=polarity_rule(variant),
+            n_top=n_listed,
             clusters_R=coordinates["cluster"],
             n_threads=n_threads,
         )
-        values = _values(scores, stop - start)
+        values = _values(scores, start, stop)
     else:
-        values = _nothing(len(coordinates["subfunction"]), stop - start, config.n_permutations)
+        values = _nothing((len(coordinates["subfunction"]), config.n_permutations, n_listed), stop - start)
+    if not n_listed:
+        del values["null_top"], values["null_top_value"]
     block = {"layer": index, "neuron": start, "block": start // config.neurons_per_item}
     written = run.write_result(function, values, at=block)
     run.commit(item, arrays=written, info={"neurons": n_valid})
@@ -73,20 +77,31 @@ def polarity_rule(variant: Variant) -> PolarityRule:
     return "larger" if variant == "paper" else "above_floor"
 
 
-def _values(scores: NeuronPredictivity, n_neurons: int) -> dict[str, np.ndarray]:
-    values: dict[str, np.ndarray] = {"null_max": scores.null_max_SN[:, None, None, :]}
+def _values(scores: NeuronPredictivity, start: int, stop: int) -> dict[str, np.ndarray]:
+    """Arrays of a block as they are stored; neurons are counted from the first of the layer."""
+    values: dict[str, np.ndarray] = {
+        "null_max": scores.null_max_SN[:, None, None],
+        "null_top": np.where(scores.null_top_SNK < 0, -1, scores.null_top_SNK + np.int32(start))[:, None, None],
+        "null_top_value": scores.null_top_value_SNK[:, None, None],
+    }
     for name, field in _FIELDS.items():
         values_SF = getattr(scores, field)
         dtype = np.dtype(PREDICTIVITY_ARRAYS[name][0])
-        padded = np.full((len(values_SF), 1, n_neurons), 0 if dtype.kind == "i" else np.nan, dtype)
+        padded = np.full((len(values_SF), 1, stop - start), 0 if dtype.kind == "i" else np.nan, dtype)
         padded[:, 0, : values_SF.shape[1]] = values_SF
         values[name] = padded
     return values
 
 
-def _nothing(n_subfunctions: int, n_neurons: int, n_permutations: int) -> dict[str, np.ndarray]:
+def _nothing(shape_SNK: tuple[int, int, int], n_neurons: int) -> dict[str, np.ndarray]:
     """Values of a block that lies beyond the width of its layer."""
-    values: dict[str, np.ndarray] = {"null_max": np.full((n_subfunctions, 1, 1, n_permutations), -np.inf)}
+    n_subfunctions, n_permutations, n_listed = shape_SNK
+    lists_shape = (n_subfunctions, 1, 1, n_permutations, n_listed)
+    values: dict[str, np.ndarray] = {
+        "null_max": np.full(lists_shape[:-1], -np.inf),
+        "null_top": np.full(lists_shape, -1, np.int32),
+        "null_top_value": np.full(lists_shape, -np.inf, np.float32),
+    }
     for name, (dtype, _) in PREDICTIVITY_ARRAYS.items():
         fill = 0 if np.dtype(dtype).kind == "i" else np.nan
         values[name] = np.full((n_subfunctions, 1, n_neurons), fill, dtype)

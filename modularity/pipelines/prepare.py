@@ -16,7 +16,7 @@ from modularity.data import FunctionData, TokenTable, load_functions, row_ranges
 from modularity.errors import InputError, ModelError
 from modularity.models import ModelDescription, describe_model, load_tokenizer, uses_gpu
 from modularity.pipelines.config import EmergentModularityConfig
-from modularity.pipelines.layout import partition_bytes, predictivity_bytes
+from modularity.pipelines.layout import listed_neurons, partition_bytes, predictivity_bytes
 from modularity.pipelines.plan import Plan
 from modularity.types import Site, SiteShape, StorageDtype, WorkItem
 
@@ -278,20 +278,32 @@ def _result_bytes(job: PreparedJob) -> int:
     shape, config = job.analysed, job.config
     if shape is None or "predictivity" not in config.analyses:
         return 0
-    partition = partition_bytes(shape, config.experts) if "experts" in config.analyses else 0
+    with_experts = "experts" in config.analyses
+    partition = partition_bytes(shape, config.experts) if with_experts else 0
+    n_listed = listed_neurons(shape, config.experts) if with_experts else 0
     return partition + sum(
-        predictivity_bytes(len(function.subfunctions), shape, config.predictivity) for function in job.functions
+        predictivity_bytes(len(function.subfunctions), shape, config.predictivity, n_listed=n_listed)
+        for function in job.functions
     )
 
 
 def _analysis_bytes(job: PreparedJob) -> int:
-    """Activations of one block and the labels under permutation."""
+    """Activations of one block, the labels and the lists of best neurons under permutation."""
     shape = job.analysed
     if shape is None or "predictivity" not in job.config.analyses:
         return 0
     width = min(job.config.predictivity.neurons_per_item, max(shape.widths))
     n_rows = max(table.n_rows for table in job.tables.values())
-    return 3 * n_rows * width * 4 + n_rows * job.config.predictivity.n_permutations
+    n_permutations = job.config.predictivity.n_permutations
+    ranking = 3 * n_rows * width * 4 + n_rows * n_permutations
+    if "experts" not in job.config.analyses:
+        return ranking
+    n_subfunctions = max(len(function.subfunctions) for function in job.functions)
+    lists = 8 * n_permutations * n_subfunctions * listed_neurons(shape, job.config.experts)
+    n_blocks = -(-max(shape.widths) // job.config.predictivity.neurons_per_item)
+    experts = job.config.experts
+    counts = 4 * n_permutations * n_subfunctions * len(shape.layers) * experts.n_experts * len(experts.methods)
+    return max(ranking + 2 * lists, 5 * n_blocks * lists + 2 * counts)
 
 
 def _seconds(job: PreparedJob) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from modularity.report.content import ExpertCurve, ExpertMap, FunctionCurve, Heatmap, OverlapMatrix, SensitivityCurve
-from modularity.report.wording import capital, count, number, p_value, percent, plural, significant
+from modularity.report.wording import capital, count, number, p_value, plural, significant
 
 INDEPENDENT = (
     "Intervals take the sampling errors of the sub-functions for independent: where sub-functions share examples they "
@@ -75,7 +75,13 @@ def expert_caption(curves: Sequence[ExpertCurve]) -> str:
     """Caption of proportion and degree per layer."""
     first = curves[0]
     rule = first.criterion or f"exact test, α = {first.alpha:g}"
-    controls = " Controls: the same neurons under other partitions." if any(c.controls for c in curves) else ""
+    names = {control.name for curve in curves for control in curve.controls}
+    null = (
+        " Permuted labels: the mean over top neurons of labels that mean nothing, the chance level of a function."
+        if "permuted labels" in names
+        else ""
+    )
+    controls = f"{null} Other controls: the same top neurons under other partitions." if names else ""
     return (
         f"An expert is functional for a sub-function when it holds more of its top {count(first.k)} neurons than "
         f"chance allows ({rule}). Proportion: share of the {count(first.n_experts)} experts "
@@ -101,11 +107,11 @@ def function_expert_caption(curves: Sequence[ExpertCurve]) -> str:
 def expert_map_caption(each: ExpertMap) -> str:
     """Caption of the counts of one layer, with the functional experts of each function in words."""
     rule = each.criterion or f"exact test at α = {each.alpha:g}"
-    share = percent(float(each.functional_SE.mean()) if each.functional_SE.size else None)
+    share = f"{count(int(each.functional_SE.sum()))} of {count(each.functional_SE.size)}"
     return (
         f"How many of the top {count(each.k)} neurons of each sub-function lie in each expert, over the number "
-        f"expected by chance. A dot marks a functional expert ({rule}; {share} of all "
-        f"cells). Functional experts: {_serves(each)}. Experts are sorted for reading; their order "
+        f"expected by chance. A dot marks a functional expert ({rule}; {share} cells). "
+        f"Functional experts: {_serves(each)}. Experts are sorted for reading; their order "
         "carries no information."
     )
 

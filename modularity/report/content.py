@@ -178,6 +178,22 @@ class ExpertControl:
     degree_L: FloatArray
 
 
+@dataclass(frozen=True)
+class ExpertTest:
+    """Functional experts of one function over all layers against two nulls; a cell is a sub-function and an expert."""
+
+    n_functional: int
+    n_cells: int
+    mean_labels: float
+    """Mean number of functional cells under permuted labels."""
+    p_labels: float
+    """Share of label permutations with as many: do the experts carry the function?"""
+    mean_partitions: float
+    """Mean number of functional cells when the same lists fall into random partitions."""
+    p_partitions: float
+    """Share of random partitions with as many: do these lists gather in these experts?"""
+
+
 @dataclass(frozen=True, eq=False)
 class ExpertCurve:
     """Functional experts of one function per layer, averaged over its sub-functions (Emergent Modularity, Table 1)."""
@@ -199,6 +215,8 @@ class ExpertCurve:
     """p of the mean degree over layers, by permuting the expert labels of the neurons."""
     criterion: str = ""
     """The test in words, where it is not an exact test of each expert at `alpha`."""
+    test: ExpertTest | None = None
+    """What the headline says."""
 
     def __post_init__(self) -> None:
         for owner in (self, *self.controls):

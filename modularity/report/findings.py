@@ -19,9 +19,11 @@ from modularity.report.content import (
     SensitivityCurve,
     Strength,
 )
-from modularity.report.wording import count, joined, number, p_value, percent, significant, with_interval
+from modularity.report.wording import count, joined, number, p_value, percent, plural, significant, with_interval
 
 LEVEL = 0.05
+NULL_NAMES = ("permuted labels", "random partitions")
+"""Controls whose numbers stand in the test."""
 
 
 def headline_findings(content: ReportContent) -> tuple[Finding, ...]:
@@ -40,10 +42,10 @@ def headline_findings(content: ReportContent) -> tuple[Finding, ...]:
     found += [_curve_finding(content, curve, p) for curve, p in zip(content.curves, adjusted)]
     found += [f for f in (_significant_neurons(content),) if f]
     found += [f for f in map(_overlap_finding, content.overlaps) if f][:1]
-    adjusted = holm([curve.p_value for curve in content.expert_curves])
-    found += [
-        _expert_finding(curve, p, len(content.expert_curves)) for curve, p in zip(content.expert_curves, adjusted)
-    ]
+    tests = [curve.test for curve in content.expert_curves]
+    adjusted = holm([None if test is None else test.p_labels for test in tests])
+    family = sum(test is not None for test in tests)
+    found += [_expert_finding(curve, p, family) for curve, p in zip(content.expert_curves, adjusted)]
     found += [f for f in (_sensitivity_finding(content.sensitivity),) if f]
     return (*found, *content.findings)
 
@@ -161,28 +163,36 @@ def _overlap_finding(matrix: OverlapMatrix) -> Finding | None:
 
 
 def _expert_finding(curve: ExpertCurve, adjusted: float | None, family: int) -> Finding:
-    degree, proportion = _mean(curve.degree_L), _mean(curve.proportion_L)
-    if not math.isfinite(proportion):
-        return Finding(
-            f"{curve.function}: functional experts could not be computed.", "descriptive", curve.function, "experts"
-        )
-    over = "on average over layers" if len(curve.layers) > 1 else f"in layer {curve.layers[0]}"
-    controls = [
-        f"{percent(_mean(c.proportion_L), 2)} ({significant(_mean(c.degree_L), 2)}) for {c.name}"
-        for c in curve.controls
-    ]
-    facts = (
-        f"{over}, {percent(proportion)} of {curve.n_experts} experts (degree {significant(degree, 2)}) hold more of a "
-        f"sub-function’s top {curve.k} neurons than a random partition gives"
-    )
-    facts += f", against {joined(controls)}" if controls else "; there is no control"
+    """Verdict by permuted labels; what random partitions of the same lists give stands beside it."""
+    test = curve.test
+    if test is None or not np.isfinite(curve.proportion_L).any():
+        text = f"{curve.function}: functional experts were not tested over all layers."
+        return Finding(text, "descriptive", curve.function, "experts")
     lead = {
-        "supported": "the best neurons gather in few experts, more than in random partitions",
-        "unsupported": "it was not shown that the best neurons gather in experts beyond chance",
-        "descriptive": "no test over all layers was run",
+        "supported": "experts carry the function, more than they carry permuted labels",
+        "unsupported": "it was not shown that experts carry the function",
+        "descriptive": "no p-value was computed",
     }[strength := _strength(adjusted)]
-    p = "" if curve.p_value is None else f" ({_p_text(curve.p_value, adjusted, family)})"
-    return Finding(f"{curve.function}: {lead}; {facts}{p}.", strength, curve.function, "experts")
+    by_labels = f"{_mean_count(test.mean_labels)} on average, {_p_text(test.p_labels, adjusted, family)}"
+    by_partitions = f"{_mean_count(test.mean_partitions)} on average, {p_value(test.p_partitions)}"
+    others = [f"{count(round(_mean(c.proportion_L) * test.n_cells))} under {c.name}"
+              for c in curve.controls if c.name not in NULL_NAMES]  # fmt: skip
+    text = (
+        f"{curve.function}: {lead}; functional experts: {count(test.n_functional)} of {count(test.n_cells)} cells "
+        f"({_cells(curve)}); under permuted labels {by_labels}. The same lists of top neurons in random partitions: "
+        f"{by_partitions}{f'; {joined(others)}' if others else ''}."
+    )
+    return Finding(text, strength, curve.function, "experts")
+
+
+def _cells(curve: ExpertCurve) -> str:
+    parts = [(curve.n_subfunctions, "sub-function"), (len(curve.layers), "layer"), (curve.n_experts, "expert")]
+    return " × ".join(plural(n, word) for n, word in parts)
+
+
+def _mean_count(value: float) -> str:
+    """`0.3`, `12`, and `0` only where it is none at all."""
+    return significant(value, 2) if value < 10 else number(value, 0)
 
 
 def _sensitivity_finding(curves: tuple[SensitivityCurve, ...]) -> Finding | None:

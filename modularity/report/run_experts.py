@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from modularity.report.content import ExpertControl, ExpertCurve, ExpertMap, SensitivityCurve
+from modularity.report.content import ExpertControl, ExpertCurve, ExpertMap, ExpertTest, SensitivityCurve
 from modularity.report.run_tables import PARTITION_SHOWN, Row, RunTables
 from modularity.store import Run
-from modularity.types import ALL_LAYERS
+from modularity.types import ALL_LAYERS, PERMUTED_LABELS, SHUFFLED_EXPERTS
 
 CONTROLS = {"shuffled": "shuffled weights", "unbalanced": "unbalanced k-means"}
 
@@ -15,8 +15,10 @@ CONTROLS = {"shuffled": "shuffled weights", "unbalanced": "unbalanced k-means"}
 def expert_curves(run: Run, tables: RunTables, function: str) -> Iterator[ExpertCurve]:
     """The curve of one function; nothing when it was not computed."""
     config = run.manifest.config["experts"]
-    tests = tables.rows("modularity_tests", function=function, top_fraction=config["top_fraction"])
+    every = tables.rows("modularity_tests", function=function, top_fraction=config["top_fraction"])
+    tests = [row for row in every if row["null"] == SHUFFLED_EXPERTS]
     shown = [row for row in tests if row["partition"] == PARTITION_SHOWN]
+    by_labels = [row for row in every if row["null"] == PERMUTED_LABELS and row["partition"] == PARTITION_SHOWN]
     if not shown:
         return
     layers = sorted({row["layer"] for row in shown} - {ALL_LAYERS})
@@ -26,9 +28,8 @@ def expert_curves(run: Run, tables: RunTables, function: str) -> Iterator[Expert
         return np.array([found[layer] for layer in layers], dtype=np.float64)
 
     controls = [
-        ExpertControl(
-            "random partitions", column(shown, "proportion", "null_mean"), column(shown, "degree", "null_mean")
-        )
+        ExpertControl(name, column(rows, "proportion", "null_mean"), column(rows, "degree", "null_mean"))
+        for name, rows in ((PERMUTED_LABELS, by_labels), ("random partitions", shown))
     ]
     for method, name in CONTROLS.items():
         rows = [row for row in tests if row["partition"] == method]
@@ -49,7 +50,24 @@ def expert_curves(run: Run, tables: RunTables, function: str) -> Iterator[Expert
         k=example["k"],
         alpha=_level(run),
         criterion=_criterion(run),
-        p_value=next(r["p_value"] for r in shown if r["layer"] == ALL_LAYERS and r["figure"] == "degree"),
+        test=_test(by_labels, shown),
+    )
+
+
+def _test(by_labels: list[Row], by_partitions: list[Row]) -> ExpertTest:
+    """Number of functional cells over all layers against both nulls."""
+    labels, partitions = (
+        next(row for row in rows if row["layer"] == ALL_LAYERS and row["figure"] == "proportion")
+        for rows in (by_labels, by_partitions)
+    )
+    n_cells = labels["n_cells"]
+    return ExpertTest(
+        n_functional=round(labels["observed"] * n_cells),
+        n_cells=n_cells,
+        mean_labels=labels["null_mean"] * n_cells,
+        p_labels=labels["p_value"],
+        mean_partitions=partitions["null_mean"] * n_cells,
+        p_partitions=partitions["p_value"],
     )
 
 
@@ -83,7 +101,9 @@ def expert_maps(run: Run, tables: RunTables) -> Iterator[ExpertMap]:
 
 def sensitivity_curves(tables: RunTables, function: str) -> Iterator[SensitivityCurve]:
     """Proportion and degree of one function over the top fractions; nothing when they were not computed."""
-    rows = tables.rows("modularity_tests", function=function, partition=PARTITION_SHOWN, layer=ALL_LAYERS)
+    rows = tables.rows(
+        "modularity_tests", function=function, partition=PARTITION_SHOWN, layer=ALL_LAYERS, null=SHUFFLED_EXPERTS
+    )
     fractions = sorted({row["top_fraction"] for row in rows})
     if not fractions:
         return

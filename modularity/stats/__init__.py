@@ -36,6 +36,7 @@ from modularity.stats.ranking import (
     weighted_average_precision,
 )
 from modularity.stats.stabilisation import stabilisation
+from modularity.stats.top_lists import TopLists, merge_lists
 
 __all__ = [
     "BetterPolarity",
@@ -45,6 +46,7 @@ __all__ = [
     "PolarityRule",
     "PredictivityNull",
     "RankingScores",
+    "TopLists",
     "accuracy_above",
     "average_precision",
     "benjamini_hochberg",
@@ -57,6 +59,7 @@ __all__ = [
     "function_overlap",
     "jaccard",
     "max_statistic_p_values",
+    "merge_lists",
     "n_common",
     "normalised",
     "overlap_p_values",

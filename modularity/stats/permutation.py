@@ -18,6 +18,7 @@ from modularity.stats.ordering import OrderedTile, check_activations, order_tile
 from modularity.stats.polarity import Floors, PolarityRule, above_floor, polarity_floors
 from modularity.stats.ranking import check_labels, check_rows
 from modularity.stats.ranking_kernels import PackedLabels, pack_labels, score_tile
+from modularity.stats.top_lists import TopHeaps, TopLists
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -39,6 +40,8 @@ class PredictivityNull:
     """float64 array of shape (n_subfunctions, n_permutations): maximum over neurons for each permutation."""
     p_value_SF: Array
     """float64: pooled standardised permutation p-value, in (0, 1]; 1 for a constant neuron."""
+    top_SNK: TopLists
+    """The best neurons of every permutation, arrays of shape (n_subfunctions, n_permutations, n_top)."""
 
 
 def permute_labels(labels_R: Array, *, n_permutations: int, seed: int, clusters_R: Array | None = None) -> Array:
@@ -128,6 +131,7 @@ def predictivity_null(
     n_permutations: int,
     seed: int,
     rule: PolarityRule = "above_floor",
+    n_top: int = 0,
     clusters_R: Array | None = None,
     n_threads: int | None = None,
 ) -> PredictivityNull:
@@ -146,6 +150,7 @@ def predictivity_null(
     observed_SF : float64, the statistic of `better_polarity` that belongs to `labels_SR`
     n_permutations, seed, clusters_R : as for `permute_labels`; one seed for all blocks of a layer
     rule : how polarities are compared, as for `observed_SF`
+    n_top : best neurons to list for each permutation; 8 bytes each, for all sub-functions at once
 
     Raises
     ------
@@ -167,7 +172,7 @@ def predictivity_null(
     for first in range(0, len(labels_SR), at_once):
         part = slice(first, first + at_once)
         here = Floors(floors.positive_S[part], floors.negative_S[part])
-        pooled = _PooledNull(observed_SF[part], here, n_permutations)
+        pooled = _PooledNull(observed_SF[part], here, n_permutations, n_top)
         packed = [
             pack_labels(permute_labels(labels, n_permutations=n_permutations, seed=seed, clusters_R=clusters_R))
             for labels in labels_SR[part]
@@ -183,13 +188,17 @@ def predictivity_null(
         np.concatenate([part.sd_SF for part in parts]),
         np.concatenate([part.max_SN for part in parts]),
         np.concatenate([part.p_value_SF for part in parts]),
+        TopLists(
+            np.concatenate([part.top_SNK.neuron for part in parts]),
+            np.concatenate([part.top_SNK.value for part in parts]),
+        ),
     )
 
 
 class _PooledNull:
     """Accumulates tiles: moments of each neuron, maxima of each permutation, counts of standardised values."""
 
-    def __init__(self, observed_SF: Array, floors: Floors, n_permutations: int) -> None:
+    def __init__(self, observed_SF: Array, floors: Floors, n_permutations: int, n_top: int) -> None:
         n_subfunctions, n_neurons = observed_SF.shape
         self.observed_SF, self.floors = observed_SF, floors
         self.n_permutations = n_permutations
@@ -200,6 +209,7 @@ class _PooledNull:
         self.pool = np.zeros(
             (n_subfunctions, N_STRATA, N_BINS), np.int32 if n_permutations * n_neurons < 2**31 else np.int64
         )
+        self.heaps = [TopHeaps(n_permutations, n_top) for _ in range(n_subfunctions)]
         self.lock = threading.Lock()
 
     def add(self, tile: OrderedTile, packed: list[PackedLabels]) -> None:
@@ -218,7 +228,9 @@ class _PooledNull:
             self.bins_SF[s, here] = observed_bin_F
             cells = (stratum_F * N_BINS + null_bin_NF)[:, live_F].ravel()
             cell, count = np.unique(cells, return_counts=True)
+            rounded_NF = null_NF.astype(np.float32)
             with self.lock:
+                self.heaps[s].add(rounded_NF, tile.first_neuron)
                 np.maximum(self.max_SN[s], null_NF.max(axis=1), out=self.max_SN[s])
                 self.pool[s].reshape(-1)[cell] += count.astype(self.pool.dtype)
 
@@ -234,7 +246,7 @@ class _PooledNull:
         return np.where(live_F, observed_bin_F, -1), null_bin_NF, live_F
 
     def result(self) -> PredictivityNull:
-        """Moments, maxima and pooled p-values."""
+        """Moments, maxima, lists and pooled p-values."""
         p_value_SF = np.ones(self.observed_SF.shape)
         for s in range(len(p_value_SF)):
             bins_F: Array = self.bins_SF[s]
@@ -242,4 +254,6 @@ class _PooledNull:
             live_F = bins_F >= 0
             stratum_F = self.stratum_F[live_F]
             p_value_SF[s, live_F] = (1.0 + above[stratum_F, bins_F[live_F]]) / (1.0 + above[stratum_F, 0])
-        return PredictivityNull(self.mean_SF, self.sd_SF, self.max_SN, p_value_SF)
+        lists = [heaps.result() for heaps in self.heaps]
+        top_SNK = TopLists(np.stack([each.neuron for each in lists]), np.stack([each.value for each in lists]))
+        return PredictivityNull(self.mean_SF, self.sd_SF, self.max_SN, p_value_SF, top_SNK)

@@ -156,10 +156,14 @@ def test_blocks_merge_to_the_layer():
     rng = np.random.default_rng(5)
     activations_RF, labels_SR = rng.standard_normal((90, 70)), balanced(rng, 3, 90)
     selection_R = halves(rng, 90)
-    whole = run(activations_RF, labels_SR, selection_R)
-    blocks = [run(activations_RF[:, part], labels_SR, selection_R) for part in (slice(0, 31), slice(31, 70))]
+    labels_SR = labels_SR.astype(np.int8)
+    labels_SR[1, :20] = -1  # a group of its own
+    clusters_R = np.arange(90) // 2
+    options = {"n_top": 9, "clusters_R": clusters_R}
+    whole = run(activations_RF, labels_SR, selection_R, **options)
+    blocks = [run(activations_RF[:, part], labels_SR, selection_R, **options) for part in (slice(0, 31), slice(31, 70))]
     merged = merge_blocks(blocks)
-    for name in ("ap_SF", "polarity_SF", "ap_evaluation_SF", "null_max_SN", "floor_SF", "accuracy_SF"):
+    for name in ("ap_SF", "polarity_SF", "ap_evaluation_SF", "null_max_SN", "null_top_SNK", "floor_SF", "accuracy_SF"):
         np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
     with pytest.raises(DataError, match="no blocks to merge"):
         merge_blocks([])

@@ -103,7 +103,8 @@ def test_dense_results_are_complete_and_labelled(finished: Run) -> None:
     for function, names in (("words", ["river", "stone"]), ("topics", ["night_or_day", "sky"])):
         results = finished.results(function)
         assert results["subfunction"].values.tolist() == names
-        assert dict(results.sizes) == {"subfunction": 2, "layer": 2, "neuron": 160, "block": 3, "permutation": 40}
+        sizes = {"subfunction": 2, "layer": 2, "neuron": 160, "block": 3, "permutation": 40, "rank": 20}
+        assert dict(results.sizes) == sizes
         for name, values in results.data_vars.items():
             assert np.isfinite(values.values).all(), name
     assert set(np.unique(finished.results("words")["polarity"])) == {-1, 1}
@@ -189,7 +190,7 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
     run = open_run(tmp_path / "run")
     run.update(state="running")
     run.discard(next(item_id for item_id, record in run.commits().items() if record.item.kind == "capture"))
-    with pytest.raises(IdentityError, match="identity.threads: recorded 1, now 2"):
+    with pytest.raises(IdentityError, match=r"identity\.threads: recorded 1, now 2"):
         tiny_jobs.run(paper_config.replace(runtime={"executor": "inprocess", "cpus_per_worker": 2}), run.uri)
     resumed = tiny_jobs.run(paper_config.replace(runtime={"executor": "inprocess"}), run.uri)
     assert resumed.content_hash() == paper_run.content_hash()

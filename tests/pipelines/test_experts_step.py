@@ -8,6 +8,9 @@ import pytest
 import tiny_jobs
 from scipy.stats import false_discovery_control, hypergeom
 
+from modularity.experts import Rule, functional_family
+from modularity.pipelines.permuted_lists import permuted_top
+from modularity.stats import better_polarity, permute_labels, polarity_floors, ranking_scores
 from modularity.store import Run
 from modularity.types import ALL_LAYERS, PARTITION
 
@@ -98,7 +101,62 @@ def test_tests_speak_of_the_means_over_subfunctions_and_layers(case: Case) -> No
         where = same if row["layer"] == ALL_LAYERS else same | {"layer": row["layer"]}
         observed = [found[row["figure"]] for found in case.rows("functional_experts", **where)]
         assert row["observed"] == pytest.approx(np.mean(observed))
-        assert 1 / 101 <= row["p_value"] <= 1
+        assert 1 / (41 if row["null"] == "permuted labels" else 101) <= row["p_value"] <= 1
+        assert row["n_cells"] == 2 * case.n_experts * (len(case.layers) if row["layer"] == ALL_LAYERS else 1)
         assert row["null_low"] <= row["null_high"]
         assert row["n_subfunctions"] == 2
-    assert len(case.rows("modularity_tests")) == 3 * (1 + len(case.layers)) * 2 * len(case.methods)
+    by_null = {"permuted labels": (0.125,), "shuffled experts": (0.05, 0.125)}
+    for null, fractions in by_null.items():
+        rows = case.rows("modularity_tests", null=null)
+        assert {row["top_fraction"] for row in rows} == set(fractions)
+        assert len(rows) == 3 * (1 + len(case.layers)) * len(fractions) * len(case.methods)
+
+
+def lists_by_hand(case: Case, seed: int = 0, n_permutations: int = 40) -> list[np.ndarray]:
+    """For each layer the top neurons under permuted labels (N, S, k), ranked without blocks."""
+    coordinates = case.run.coordinates(case.function)
+    chosen_R = np.ones(len(coordinates["selection"]), bool) if case.paper else coordinates["selection"].astype(bool)
+    tops = []
+    for layer, width in zip(case.layers, case.widths):
+        activations_RF = case.run.read_activations(case.function, tiny_jobs.NEURONS, layer=layer)[:, :width]
+        lists = []
+        for labels_R in coordinates["label"]:
+            rows = np.flatnonzero(chosen_R & (labels_R >= 0))
+            permuted_NR = permute_labels(
+                labels_R[rows] == 1,
+                n_permutations=n_permutations, seed=seed, clusters_R=coordinates["cluster"][rows],
+            )  # fmt: skip
+            floors = polarity_floors(permuted_NR, rule="larger" if case.paper else "above_floor")
+            values_NF = better_polarity(ranking_scores(activations_RF[rows], permuted_NR), floors).statistic_SF
+            lists.append(np.argsort(-values_NF.astype(np.float32), axis=1, kind="stable")[:, : int(0.125 * width)])
+        tops.append(np.stack(lists, axis=1))
+    return tops
+
+
+def test_the_null_of_permuted_labels_is_that_of_ranking_everything_anew(case: Case) -> None:
+    tops = lists_by_hand(case)
+    stored = case.run.results(case.function)
+    for index, top_NSK in enumerate(tops):
+        np.testing.assert_array_equal(permuted_top(stored, index, top_NSK.shape[2]), top_NSK)
+    rule = Rule(alpha=0.001) if case.paper else Rule(fdr=0.05)
+    for method in case.methods:
+        labels_LF = [case.labels(method, layer) for layer in case.layers]
+        draws = [
+            functional_family([top_NSK[n] for top_NSK in tops], labels_LF, rule=rule, n_experts=case.n_experts)
+            for n in range(40)
+        ]
+        for figure in ("proportion", "degree", "concentration"):
+            null_N = np.array([getattr(draw, f"{figure}_LS").mean() for draw in draws])
+            [row] = case.rows(
+                "modularity_tests", partition=method, null="permuted labels", figure=figure, layer=ALL_LAYERS
+            )
+            assert row["null_mean"] == pytest.approx(null_N.mean(), abs=1e-12)
+            assert row["null_high"] == pytest.approx(np.quantile(null_N, 0.95), abs=1e-12)
+            assert row["p_value"] == pytest.approx((1 + (null_N >= row["observed"] - 1e-12).sum()) / 41)
+        counts_NLSE = np.stack([draw.counts_LSE for draw in draws])
+        for row in case.rows("expert_counts", partition=method):
+            place = (case.layers.index(row["layer"]), case.subfunctions.index(row["subfunction"]), row["expert"])
+            assert row["p_labels"] == pytest.approx((1 + (counts_NLSE[:, *place] >= row["count"]).sum()) / 41)
+        for row in case.rows("function_experts", partition=method):
+            null_N = counts_NLSE[:, case.layers.index(row["layer"]), :, row["expert"]].sum(axis=1)
+            assert row["p_labels"] == pytest.approx((1 + (null_N >= row["count"]).sum()) / 41)

@@ -5,7 +5,13 @@ import pytest
 
 from modularity.errors import StoreError
 from modularity.pipelines import EmergentModularityConfig
-from modularity.pipelines.layout import PREDICTIVITY_ARRAYS, create_partition, partition_bytes, predictivity_bytes
+from modularity.pipelines.layout import (
+    PREDICTIVITY_ARRAYS,
+    create_partition,
+    listed_neurons,
+    partition_bytes,
+    predictivity_bytes,
+)
 from modularity.pipelines.prepare import prepare
 from modularity.store import Run
 from modularity.types import PARTITION
@@ -13,7 +19,7 @@ from modularity.types import PARTITION
 
 def test_arrays_have_the_dtypes_and_meanings_of_the_layout(finished: Run) -> None:
     results = finished.results("words")
-    assert set(results.data_vars) == {*PREDICTIVITY_ARRAYS, "q_value", "null_max"}
+    assert set(results.data_vars) == {*PREDICTIVITY_ARRAYS, "q_value", "null_max", "null_top", "null_top_value"}
     for name, (dtype, meaning) in PREDICTIVITY_ARRAYS.items():
         assert (results[name].dims, str(results[name].dtype)) == (("subfunction", "layer", "neuron"), dtype)
         assert results[name].attrs["long_name"] == meaning
@@ -24,7 +30,11 @@ def test_bytes_are_those_of_the_arrays(finished: Run, config: EmergentModularity
     shape = prepare(config).analysed
     assert shape is not None
     stored = sum(values.nbytes for values in finished.results("topics").data_vars.values())
-    assert predictivity_bytes(2, shape, config.predictivity) == stored
+    n_listed = listed_neurons(shape, config.experts)
+    assert n_listed == 20
+    assert predictivity_bytes(2, shape, config.predictivity, n_listed=n_listed) == stored
+    without = predictivity_bytes(2, shape, config.predictivity)
+    assert stored - without == sum(finished.results("topics")[name].nbytes for name in ("null_top", "null_top_value"))
     assert partition_bytes(shape, config.experts) == finished.results(PARTITION)["expert"].nbytes
 
 

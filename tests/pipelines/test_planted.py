@@ -41,11 +41,12 @@ def test_the_planted_expert_is_found_and_functional(planted_run: Run, word: str)
 
 def test_only_partitions_by_the_weights_gather_the_planted_neurons(planted_run: Run) -> None:
     for method, gathers in (("balanced", True), ("unbalanced", True), ("random", False), ("shuffled", False)):
-        (row,) = tiny_jobs.rows_of(
-            planted_run, "modularity_tests",
-            function="words", partition=method, layer=ALL_LAYERS, figure="concentration", top_fraction=0.125,
-        )  # fmt: skip
-        assert (row["p_value"] < 0.02) == gathers, method
+        for null in ("shuffled experts", "permuted labels"):
+            (row,) = tiny_jobs.rows_of(
+                planted_run, "modularity_tests", null=null,
+                function="words", partition=method, layer=ALL_LAYERS, figure="concentration", top_fraction=0.125,
+            )  # fmt: skip
+            assert (row["p_value"] < 0.03) == gathers, (method, null)
 
 
 def test_the_curve_stands_out_of_its_null(planted_run: Run) -> None:
@@ -99,3 +100,11 @@ def test_shuffled_labels_leave_no_functional_expert_in_most_layers(shuffled_run:
     rows = shuffled_run.table("functional_experts").to_pylist()
     assert len(rows) == 24
     assert sum(row["n_functional"] > 0 for row in rows if row["layer"] == 1) <= 2
+
+
+def test_shuffled_labels_leave_the_experts_within_permuted_labels(shuffled_run: Run) -> None:
+    """By layer; the functions are over the same texts, so few of the 12 tests are independent of each other."""
+    rows = tiny_jobs.rows_of(shuffled_run, "modularity_tests", null="permuted labels", figure="concentration")
+    p_values = [row["p_value"] for row in rows if row["layer"] != ALL_LAYERS]
+    assert len(p_values) == 12
+    assert sum(p <= 0.05 for p in p_values) <= 2, p_values

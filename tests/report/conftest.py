@@ -13,6 +13,7 @@ from modularity.report import (
     ExpertControl,
     ExpertCurve,
     ExpertMap,
+    ExpertTest,
     Finding,
     FunctionCurve,
     FunctionSummary,
@@ -99,7 +100,9 @@ def expert_curve(function, n_subfunctions, rng, layers=LAYERS, n_experts=16):
         ExpertControl("random partition", np.full(n, 3.57e-4), np.full(n, 0.0249)),
         ExpertControl("shuffled weights", np.full(n, 0.002), np.clip(rng.normal(0.12, 0.08, n), 0, 1)),
     )
-    return ExpertCurve(function, layers, degree / 45, degree, controls, n_subfunctions, n_experts, 30, 0.001, 0.005)
+    test = ExpertTest(round(4 * n_subfunctions), n * n_subfunctions * n_experts, 0.31, 0.005, 0.02, 0.001)
+    sizes = (n_subfunctions, n_experts, 30, 0.001, 0.005)
+    return ExpertCurve(function, layers, degree / 45, degree, controls, *sizes, test=test)
 
 
 def expert_map(layer, rng, names=NAMES, n_experts=16):

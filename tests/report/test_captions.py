@@ -67,7 +67,7 @@ def test_experts_state_the_test_and_name_who_serves(content):
         expected_SE=[1] * 14, functional_SE=[[1] * 14, [0] * 14], p_value_SE=None,
     )  # fmt: skip
     text = captions.expert_map_caption(each)
-    assert "50.0 % of all cells" in text
+    assert "α = 0.001; 14 of 28 cells)" in text
     assert "f 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more; g none." in text
 
 

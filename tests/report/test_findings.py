@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from modularity.report import FunctionCurve, headline_findings
+from modularity.report import ExpertTest, FunctionCurve, headline_findings
 from modularity.report.findings import best_layer, holm, within_between
 
 
@@ -101,17 +101,33 @@ def test_overlap_sentence_follows_its_p_value(content, p, words):
 @pytest.mark.parametrize(
     ("p", "strength", "words"),
     [
-        (0.005, "supported", "the best neurons gather in few experts, more than in random partitions"),
-        (0.5, "unsupported", "it was not shown that the best neurons gather in experts beyond chance"),
-        (None, "descriptive", "no test over all layers was run"),
+        (0.005, "supported", "experts carry the function, more than they carry permuted labels"),
+        (0.5, "unsupported", "it was not shown that experts carry the function"),
+        (float("nan"), "descriptive", "no p-value was computed"),
     ],
 )
-def test_expert_sentence_follows_its_p_value(content, p, strength, words):
-    curve = replace(content.expert_curves[0], p_value=p)
+def test_expert_sentence_follows_the_p_value_under_permuted_labels(content, p, strength, words):
+    test = ExpertTest(5, 1536, 0.31, p, 0.02, 0.001)
+    curve = replace(content.expert_curves[0], test=test)
     found = [each for each in headline_findings(replace(content, expert_curves=(curve,))) if each.section == "experts"]
     assert [each.strength for each in found] == [strength]
-    assert found[0].text.startswith(f"semantic: {words}; on average over layers, ")
-    assert "against 0.04 % (0.025) for random partition and 0.20 % (" in found[0].text
+    p_words = {"supported": "p = 0.005", "unsupported": "p = 0.50", "descriptive": "no p-value"}[strength]
+    assert found[0].text == (
+        f"semantic: {words}; functional experts: 5 of 1,536 cells (8 sub-functions × 12 layers × 16 experts); under "
+        f"permuted labels 0.31 on average, {p_words}. The same lists of top neurons in random partitions: 0.020 on "
+        "average, p = 0.001; 1 under random partition and 3 under shuffled weights."
+    )
+
+
+def test_expert_sentences_are_corrected_over_functions_and_untested_ones_say_so(content):
+    tests = [ExpertTest(5, 1536, 0.31, p, 0.02, 0.001) for p in (0.02, 0.03)]
+    curves = [replace(curve, test=test) for curve, test in zip(content.expert_curves, [*tests, None])]
+    found = headline_findings(replace(content, expert_curves=tuple(curves)))
+    found = [each for each in found if each.section == "experts"]
+    assert [each.strength for each in found] == ["supported", "supported", "descriptive"]
+    assert "on average, p = 0.02, corrected 0.04. The same" in found[0].text
+    assert "on average, p = 0.03, corrected 0.04. The same" in found[1].text
+    assert found[2].text == "task: functional experts were not tested over all layers."
 
 
 def test_sensitivity_names_the_functions_that_do_not_hold(content):

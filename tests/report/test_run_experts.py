@@ -16,17 +16,35 @@ def tables(tiny_run):
 def test_curves_are_those_of_the_table_with_every_control(tiny_run, tables):
     [curve] = expert_curves(tiny_run, tables, "words")
     wanted = {"function": "words", "partition": "balanced", "top_fraction": 0.125}
-    rows = [row for row in tables.rows("modularity_tests", figure="degree", **wanted) if row["layer"] != ALL_LAYERS]
+    rows, by_labels = (
+        [row for row in tables.rows("modularity_tests", figure="degree", null=null, **wanted) if row["layer"] >= 0]
+        for null in ("shuffled experts", "permuted labels")
+    )
     assert curve.layers == (0, 1)
     np.testing.assert_array_equal(curve.degree_L, [row["observed"] for row in rows])
     assert [control.name for control in curve.controls] == [
+        "permuted labels",
         "random partitions",
         "shuffled weights",
         "unbalanced k-means",
     ]
-    np.testing.assert_array_equal(curve.controls[0].degree_L, [row["null_mean"] for row in rows])
+    np.testing.assert_array_equal(curve.controls[0].degree_L, [row["null_mean"] for row in by_labels])
+    np.testing.assert_array_equal(curve.controls[1].degree_L, [row["null_mean"] for row in rows])
     assert (curve.k, curve.n_experts, curve.n_subfunctions, curve.alpha) == (20, 8, 2, 0.05)
     assert curve.proportion_L[0] > 0  # the planted neurons of layer 0 are experts
+
+
+def test_the_test_counts_functional_cells_against_both_nulls(tiny_run, tables):
+    [curve] = expert_curves(tiny_run, tables, "words")
+    functional = [row["functional"] for row in tables.rows("expert_counts", function="words", partition="balanced")]
+    assert (curve.test.n_functional, curve.test.n_cells) == (sum(functional), len(functional)) == (sum(functional), 32)
+    wanted = {"function": "words", "partition": "balanced", "top_fraction": 0.125, "layer": ALL_LAYERS}
+    for null, mean, p in (
+        ("permuted labels", curve.test.mean_labels, curve.test.p_labels),
+        ("shuffled experts", curve.test.mean_partitions, curve.test.p_partitions),
+    ):
+        [row] = tables.rows("modularity_tests", figure="proportion", null=null, **wanted)
+        assert (mean, p) == (32 * row["null_mean"], row["p_value"])
 
 
 def test_maps_count_the_top_neurons_of_each_expert(tiny_run, tables):
@@ -48,7 +66,12 @@ def test_sensitivity_is_over_the_fractions_of_the_config(tables):
     assert curve.fractions_Q.tolist() == [0.05, 0.125]
     assert curve.n_layers == 2
     rows = tables.rows(
-        "modularity_tests", function="words", partition="balanced", layer=ALL_LAYERS, figure="proportion"
+        "modularity_tests",
+        function="words",
+        partition="balanced",
+        layer=ALL_LAYERS,
+        figure="proportion",
+        null="shuffled experts",
     )
     assert sorted(row["observed"] for row in rows) == sorted(curve.proportion_Q.tolist())
 

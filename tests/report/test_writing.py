@@ -58,7 +58,9 @@ def test_every_figure_shows_the_values_of_the_tables(open_page, tiny_run):
     of_words = {"function": "words", "partition": "balanced"}
     shown_at = {**of_words, "top_fraction": 0.125, "layer": 0}
     count = value("expert_counts", "count", "g", subfunction="river", expert=1, **shown_at)
-    proportion = row_of(tiny_run, "modularity_tests", figure="proportion", **shown_at)["observed"]
+    proportion = row_of(tiny_run, "modularity_tests", figure="proportion", null="permuted labels", **shown_at)[
+        "observed"
+    ]
     overall = row_of(
         tiny_run, "modularity_tests", figure="proportion", **of_words, top_fraction=0.05, layer=ALL_LAYERS
     )["observed"]

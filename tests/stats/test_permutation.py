@@ -4,8 +4,10 @@ from scipy.stats import kstest
 
 from modularity.errors import DataError
 from modularity.stats import (
+    TopLists,
     better_polarity,
     max_statistic_p_values,
+    merge_lists,
     p_values,
     permutation,
     permute_labels,
@@ -138,6 +140,26 @@ def test_inputs_are_checked():
         predictivity_null(activations_RF, labels_SR, observed_SF, n_permutations=1, seed=0)
     with pytest.raises(DataError, match=r"observed_SF has shape \(2, 3\): expected \(2, 4\)"):
         predictivity_null(activations_RF, labels_SR, observed_SF[:, :3], n_permutations=5, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["dense", "tied"])
+def test_lists_of_the_best_are_those_of_the_null_held_whole(kind):
+    rng = np.random.default_rng(7)
+    activations_RF, labels_SR = planted(rng, 40, 150)
+    if kind == "tied":
+        activations_RF = (activations_RF > 1).astype(np.float32)
+    whole = null_of(activations_RF, labels_SR, n_top=20, n_threads=2)
+    blocks = [(0, 7), (7, 100), (100, 150)]
+    parts = [null_of(activations_RF[:, start:stop], labels_SR, n_top=20).top_SNK for start, stop in blocks]
+    moved = [TopLists(np.where(p.neuron < 0, -1, p.neuron + start), p.value) for p, (start, _) in zip(parts, blocks)]
+    merged = merge_lists(moved, 20)
+    for s, labels_R in enumerate(labels_SR):
+        permuted = permute_labels(labels_R, n_permutations=50, seed=3)
+        values_NF = statistic(activations_RF, permuted).astype(np.float32)
+        expected_NK = np.argsort(-values_NF, axis=1, kind="stable")[:, :20]
+        np.testing.assert_array_equal(whole.top_SNK.neuron[s], expected_NK)
+        np.testing.assert_array_equal(whole.top_SNK.value[s, :, 0], whole.max_SN[s].astype(np.float32))
+        np.testing.assert_array_equal(merged.neuron[s], expected_NK)
 
 
 def test_clusters_are_exchanged_as_wholes() -> None:
