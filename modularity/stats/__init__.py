@@ -1,5 +1,6 @@
 """Pure array statistics: ranking scores of neurons, permutation nulls, false discovery rate, intervals, overlap."""
 
+from modularity.stats.dissociation import Dissociation, PairDissociation, dissociation_index
 from modularity.stats.fdr import benjamini_hochberg
 from modularity.stats.intervals import Interval, bootstrap_interval, wilson_interval
 from modularity.stats.overlap import (
@@ -40,9 +41,11 @@ from modularity.stats.top_lists import TopLists, merge_lists
 
 __all__ = [
     "BetterPolarity",
+    "Dissociation",
     "Floors",
     "FunctionOverlap",
     "Interval",
+    "PairDissociation",
     "PolarityRule",
     "PredictivityNull",
     "RankingScores",
@@ -55,6 +58,7 @@ __all__ = [
     "boundary_ties",
     "chance_jaccard",
     "chance_overlap",
+    "dissociation_index",
     "floor",
     "function_overlap",
     "jaccard",
