@@ -5,6 +5,11 @@ activation as score both times. A constant neuron scores the share of the class 
 are unbalanced the more frequent class has the higher floor and wins for almost every neuron. Each polarity is therefore
 brought to the scale on which 0 is a constant and 1 a perfect neuron before the two are compared; `larger` keeps the
 paper's choice. For balanced labels both choose alike.
+
+This makes levels equal, not spreads. Under permuted labels the statistic of the frequent label's polarity varies more
+(400 rows, 10 % of label 1: standard deviation .144 against .023; 30 %: .074 against .034). So where labels are
+unbalanced the best of many neurons without any relation is still of that polarity, and a neuron of the rare label is
+judged against a maximum that comes from the other one.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """Predictivity in the store equals scikit-learn on the stored activations, in both variants and for narrow layers."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import tiny_jobs
@@ -79,3 +82,12 @@ def test_halves_by_variant(finished: Run) -> None:
     half_R = selection_half(coordinates, "corrected")
     assert half_R is not None
     assert (half_R.dtype, int(half_R.sum())) == (np.bool_, 140)
+
+
+def test_no_lists_are_kept_where_no_experts_are_sought(
+    bert: Path, functions: list[dict[str, Any]], finished: Run, tmp_path: Path
+) -> None:
+    run = tiny_jobs.run(tiny_jobs.job(bert, functions[1:], analyses=["predictivity"]), tmp_path / "run")
+    results = run.results("topics")
+    assert not {"null_top", "null_top_value"} & set(results.data_vars)
+    np.testing.assert_array_equal(results["null_max"].values, finished.results("topics")["null_max"].values)
