@@ -17,7 +17,15 @@ from typing import Literal, get_args
 from modularity.errors import InputError
 
 StackName = Literal["encoder", "decoder"]
-SiteName = Literal["ffn.neurons", "ffn.output", "attention.heads", "attention.output", "residual"]
+SiteName = Literal[
+    "ffn.neurons",
+    "ffn.output",
+    "attention.heads",
+    "attention.output",
+    "residual",
+    "router.probabilities",
+    "router.choices",
+]
 StorageDtype = Literal["float32", "float16", "bfloat16"]
 Scalar = str | int | float | bool
 
@@ -69,11 +77,13 @@ class SiteShape:
 
     site: Site
     layers: tuple[int, ...]
-    """Layer coordinates, ascending. `residual` has depths: 0 is the embedding, i + 1 the stream after block i."""
+    """Layer coordinates, ascending. `residual` has depths: 0 is the embedding, i + 1 the stream after block i. The
+    router sites have the layers with experts only."""
     widths: tuple[int, ...]
-    """Units of each of these layers, flattened over the unit dimensions; differs by layer in pruned models."""
+    """Units of each of these layers, flattened over the unit dimensions; differs by layer in pruned models, and where
+    only some layers have experts."""
     unit_dims: tuple[str, ...]
-    """Names of the unit dimensions: `("neuron",)`, `("head", "channel")` or `("channel",)`."""
+    """Names of the unit dimensions: `("neuron",)`, `("head", "channel")`, `("channel",)` or `("expert",)`."""
     unit_shape: tuple[int, ...]
     """Stored shape of one layer; with several widths the largest, narrower layers end in NaN."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modularity.models.architectures import (
         Architecture,
+        ExpertLayout,
         StackLayout,
         architecture_of,
         known_architectures,
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     )
     from modularity.models.config import ModelConfig
     from modularity.models.description import ModelDescription, describe_model
+    from modularity.models.expert_layers import ExpertWeights
+    from modularity.models.expert_taps import ChoiceTap, ExpertTap, ExpertVariant, RoutedNeurons
     from modularity.models.loading import LoadedModel, ModelIdentity, load_model, load_tokenizer, uses_gpu, wrap_model
     from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode, compute_threads
     from modularity.models.sites import SiteTable
@@ -23,11 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Architecture",
+    "ChoiceTap",
+    "ExpertLayout",
+    "ExpertTap",
+    "ExpertVariant",
+    "ExpertWeights",
     "LoadedModel",
     "MatmulMode",
     "ModelConfig",
     "ModelDescription",
     "ModelIdentity",
+    "RoutedNeurons",
     "SiteTable",
     "StackLayout",
     "Tap",
@@ -46,9 +55,18 @@ __all__ = [
 ]
 
 _MODULES = {
-    "architectures": ("Architecture", "StackLayout", "architecture_of", "known_architectures", "register_architecture"),
+    "architectures": (
+        "Architecture",
+        "ExpertLayout",
+        "StackLayout",
+        "architecture_of",
+        "known_architectures",
+        "register_architecture",
+    ),
     "config": ("ModelConfig",),
     "description": ("ModelDescription", "describe_model"),
+    "expert_layers": ("ExpertWeights",),
+    "expert_taps": ("ChoiceTap", "ExpertTap", "ExpertVariant", "RoutedNeurons"),
     "loading": ("LoadedModel", "ModelIdentity", "load_model", "load_tokenizer", "uses_gpu", "wrap_model"),
     "numerics": ("MatmulMode", "apply_matmul_mode", "choose_matmul_mode", "compute_threads"),
     "sites": ("SiteTable",),

@@ -14,14 +14,37 @@ What the sites mean where architectures differ:
 - `residual` at the last depth is the output of the last block, before the final norm; `hidden_states[-1]` of Hugging
   Face models is the value after it.
 - OPT-350M embeds in another width: its residual stream, depth 0 included, is what `project_in` has produced.
+- A mixture-of-experts model has *sparse* layers, whose FFN is made of experts, and may have dense ones. The neurons of
+  a sparse layer are those of all its experts, expert-major; `ffn.output` is the output of the whole FFN, the experts
+  weighted by the router. `router.probabilities` and `router.choices` exist in sparse layers only.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from modularity.errors import InputError, ModelError
 from modularity.types import StackName
+
+
+@dataclass(frozen=True)
+class ExpertLayout:
+    """Paths of a sparse FFN, in a block; a block without the module `experts` has the dense FFN of its stack."""
+
+    ffn: str
+    """The FFN as a whole (`mlp`)."""
+    experts: str
+    """Module that is called with hidden states, the router's choices and its weights (`mlp.experts`)."""
+    router: str
+    """Module whose output, or the first element of it, are the logits of the router (`mlp.gate`)."""
+    kind: Literal["fused", "modules"]
+    """`fused`: 3-D parameters of `experts`; `modules`: its children are the experts, in order."""
+    expert_in: str = ""
+    """In-projection, in an expert that is a module (`wi`)."""
+    expert_out: str = ""
+    """Out-projection (`wo`)."""
+    expert_activation: str = ""
+    """Activation function (`act`)."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +66,8 @@ class StackLayout:
     """Projection into the activation function of a gated FFN (`mlp.gate_proj`)."""
     ffn_up: str | None = None
     """Linear projection of a gated FFN (`mlp.up_proj`). T5 has both kinds: the gate is used where it exists."""
+    experts: ExpertLayout | None = None
+    """Sparse FFNs; None: all are dense."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +96,10 @@ class Architecture:
         return int(getattr(hf_config, self.max_positions)) - reserved
 
 
-def _llama_like(model_type: str) -> Architecture:
+_FUSED = ExpertLayout(ffn="mlp", experts="mlp.experts", router="mlp.gate", kind="fused")
+
+
+def _llama_like(model_type: str, *, experts: ExpertLayout | None = None) -> Architecture:
     layout = StackLayout(
         stack="decoder",
         blocks="layers",
@@ -80,6 +108,7 @@ def _llama_like(model_type: str) -> Architecture:
         ffn_up="mlp.up_proj",
         attention_out="self_attn.o_proj",
         head_width="self_attn.head_dim",
+        experts=experts,
     )
     return Architecture(model_type, (layout,))
 
@@ -120,6 +149,31 @@ def _t5_like(model_type: str) -> Architecture:
     return Architecture(model_type, (_t5_stack("encoder", 1), _t5_stack("decoder", 2)), max_positions=None)
 
 
+def _switch_stack(stack: StackName, ffn_index: int) -> StackLayout:
+    ffn = f"layer.{ffn_index}.mlp"
+    return StackLayout(
+        stack=stack,
+        blocks=f"{stack}.block",
+        ffn_out=f"{ffn}.wo",
+        ffn_in=f"{ffn}.wi",
+        attention_out="layer.0.SelfAttention.o",
+        head_width="layer.0.SelfAttention.key_value_proj_dim",
+        experts=ExpertLayout(
+            ffn=ffn,
+            experts=f"{ffn}.experts",
+            # The order of what the router returns depends on the version of transformers; its logits come from here.
+            router=f"{ffn}.router.classifier",
+            kind="modules",
+            expert_in="wi",
+            expert_out="wo",
+            expert_activation="act",
+        ),
+    )
+
+
+_SWITCH = Architecture(
+    "switch_transformers", (_switch_stack("encoder", 1), _switch_stack("decoder", 2)), max_positions=None
+)
 _OPT = Architecture(
     "opt",
     (
@@ -199,6 +253,7 @@ _LLAMA_LIKE = (
     "olmo2",
     "olmo3",
 )
+_FUSED_EXPERTS = ("mixtral", "olmoe", "qwen3_moe")
 _ROWS = (
     _OPT,
     _GPT2,
@@ -211,8 +266,11 @@ _ROWS = (
     _t5_like("t5"),
     _t5_like("mt5"),
     *(_llama_like(model_type) for model_type in _LLAMA_LIKE),
+    _SWITCH,
+    *(_llama_like(model_type, experts=_FUSED) for model_type in _FUSED_EXPERTS),
 )
 _TABLE: dict[str, Architecture] = {row.model_type: row for row in _ROWS}
+_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")
 
 
 def known_architectures() -> tuple[str, ...]:
@@ -220,15 +278,35 @@ def known_architectures() -> tuple[str, ...]:
     return tuple(sorted(_TABLE))
 
 
-def architecture_of(model_type: str) -> Architecture:
-    """Row of a `config.model_type`; ModelError lists the known ones and says how to add a row."""
+def architecture_of(model_type: str, hf_config: Any = None) -> Architecture:
+    """Row of a `config.model_type`; ModelError lists the known ones and says how to add a row.
+
+    Of a model whose `hf_config` shows that it has experts, the message names the known ones with experts.
+    """
     if model_type not in _TABLE:
+        if any(_number(hf_config, name) > 1 for name in _EXPERT_COUNTS):
+            raise ModelError(_unknown_experts(model_type))
         raise ModelError(
             f"model type {model_type!r} is not in the site table; known: {', '.join(known_architectures())}. Add a row "
             f"with modularity.models.register_architecture: it names the list of blocks and, in a block, the FFN and "
             f"attention projections"
         )
     return _TABLE[model_type]
+
+
+def _number(hf_config: Any, name: str) -> int:
+    value = getattr(hf_config, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def _unknown_experts(model_type: str) -> str:
+    known = [row.model_type for row in _TABLE.values() if any(layout.experts is not None for layout in row.stacks)]
+    return (
+        f"model type {model_type!r} is a mixture of experts that is not in the site table; of this kind it has "
+        f"{', '.join(sorted(known))}. Shared experts, which process every token beside the routed ones (Qwen2-MoE, "
+        f"DeepSeek), have no row. For fused experts without shared ones add a row with "
+        f"modularity.models.register_architecture, its StackLayout with experts=ExpertLayout(…)"
+    )
 
 
 def register_architecture(row: Architecture) -> None:

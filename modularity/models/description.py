@@ -45,6 +45,10 @@ class ModelDescription:
     """Longest input in tokens; None = no limit (relative positions)."""
     residual_width: int
     """D of the first stack."""
+    ffn_active_width: int
+    """Largest number of neurons of one layer that are computed for one token: those of the chosen experts only."""
+    native_experts: Mapping[StackName, Mapping[int, int]]
+    """Number of experts by stack and sparse layer; no layer in a dense model."""
     vocabulary_size: int
     """Rows of the input embedding."""
     has_decoder: bool
@@ -61,13 +65,14 @@ def describe_model(config: ModelConfig) -> ModelDescription:
     """
     source = find_source(config)
     hf_config = read_hf_config(source)
-    architecture = architecture_of(hf_config.model_type)
+    architecture = architecture_of(hf_config.model_type, hf_config)
     dtype = checkpoint_dtype(config, hf_config) or _stored_dtype(source) or "float32"
     with explained(source, "config"), torch.device("meta"):
         module = build_module(hf_config, architecture, dtype=dtype, trust_remote_code=config.trust_remote_code)
     sites = SiteTable(module, architecture)
     embedding = module.get_input_embeddings().weight  # type: ignore[operator]  # a method of every Hugging Face model
     parameters = tuple(module.parameters())
+    active, native_experts = _expert_numbers(sites, int(getattr(hf_config, "num_experts_per_tok", 1)))
     return ModelDescription(
         name=config.name,
         revision=pinned(source).commit or config.revision,
@@ -80,9 +85,24 @@ def describe_model(config: ModelConfig) -> ModelDescription:
         dtype=dtype,
         max_positions=architecture.longest_input(hf_config),
         residual_width=sites.residual_width(sites.stacks[0]),
+        ffn_active_width=active,
+        native_experts=native_experts,
         vocabulary_size=embedding.shape[0],
         has_decoder="decoder" in sites.stacks,
     )
+
+
+def _expert_numbers(sites: SiteTable, n_chosen: int) -> tuple[int, dict[StackName, dict[int, int]]]:
+    active = 0
+    native: dict[StackName, dict[int, int]] = {}
+    for stack in sites.stacks:
+        native[stack] = {}
+        for tap in sites.taps(Site(stack, "ffn.neurons")):
+            experts = sites.expert_weights(stack, tap.layer)
+            if experts is not None:
+                native[stack][tap.layer] = experts.n_experts
+            active = max(active, tap.width if experts is None else n_chosen * experts.width)
+    return active, native
 
 
 def _stored_dtype(source: Source) -> str | None:

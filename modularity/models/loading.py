@@ -96,7 +96,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
     """
     source = find_source(config)
     hf_config = read_hf_config(source)
-    architecture = architecture_of(hf_config.model_type)
+    architecture = architecture_of(hf_config.model_type, hf_config)
     source = pinned(source)
     device = _device(config)
     tokenizer = _tokenizer(config, source)
@@ -131,7 +131,7 @@ def wrap_model(module: nn.Module, tokenizer: Any, *, name: str) -> LoadedModel:
             f"not a data-parallel, compiled or adapter shell around it"
         )
     base = module.base_model
-    architecture = architecture_of(base.config.model_type)
+    architecture = architecture_of(base.config.model_type, base.config)
     return _assemble(base, tokenizer, ModelConfig(name=name), architecture, revision=None)
 
 

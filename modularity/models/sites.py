@@ -3,14 +3,15 @@
 A neuron is one coordinate of the input of an FFN's out-projection, a head one row of the input of the attention's
 out-projection; so one rule, a forward pre-hook on an out-projection, covers every architecture. The rows that name the
 modules are in `architectures.py`; here they are resolved on a module, and widths are read from its weights, so that a
-pruned model may differ in width by layer.
+pruned model may differ in width by layer. A sparse layer, whose FFN is made of experts, has the neurons of all of them
+(`expert_layers.py`, `expert_taps.py`).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import attrgetter
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -18,10 +19,10 @@ from torch import nn
 
 from modularity.errors import InputError, SiteError
 from modularity.models.architectures import Architecture, StackLayout
+from modularity.models.expert_layers import ExpertWeights, GatedMatrix
+from modularity.models.expert_taps import ExpertTap, sparse_taps
 from modularity.models.taps import Tap, linear_weight
 from modularity.types import Site, SiteName, SiteShape, StackName
-
-GatedMatrix = Literal["gate", "up"]
 
 _UNIT_DIMS: Mapping[SiteName, tuple[str, ...]] = {
     "ffn.neurons": ("neuron",),
@@ -29,9 +30,21 @@ _UNIT_DIMS: Mapping[SiteName, tuple[str, ...]] = {
     "attention.heads": ("head", "channel"),
     "attention.output": ("channel",),
     "residual": ("channel",),
+    "router.probabilities": ("expert",),
+    "router.choices": ("expert",),
 }
-# Phases of one block in firing order. NeoX runs attention and FFN in parallel, attention first.
-_BLOCK_INPUT, _HEADS, _ATTENTION_OUTPUT, _NEURONS, _FFN_OUTPUT, _BLOCK_OUTPUT = range(6)
+# Firing order in one block, which begins with its input. NeoX runs attention and FFN in parallel, attention first.
+_BLOCK_INPUT, _BLOCK_OUTPUT = 0, 7
+_PHASES: Mapping[SiteName, int] = {
+    "attention.heads": 1,
+    "attention.output": 2,
+    "router.probabilities": 3,
+    "router.choices": 4,
+    "ffn.neurons": 5,
+    "ffn.output": 6,
+}
+_ADDED = ("ffn.output", "attention.output")
+"""What a block adds to the residual stream."""
 
 
 class SiteTable:
@@ -54,13 +67,13 @@ class SiteTable:
         self._layouts = {layout.stack: layout for layout in layouts}
         self._blocks = {layout.stack: _blocks(module, layout) for layout in layouts}
         self.stacks: tuple[StackName, ...] = tuple(self._layouts)
-        self.sites: tuple[Site, ...] = tuple(Site(stack, name) for stack in self.stacks for name in get_args(SiteName))
         chunk_tokens = int(getattr(module.config, "chunk_size_feed_forward", 0)) if architecture.ffn_chunked else 0
         embedding_dtype = _embedding_dtype(module)
         self._taps: dict[Site, tuple[Tap, ...]] = {}
         for index, stack in enumerate(self.stacks):
             taps = _stack_taps(self._blocks[stack], self._layouts[stack], index, embedding_dtype)
             self._taps.update(_with_ffn_traits(taps, flattened=architecture.ffn_flattened, chunk_tokens=chunk_tokens))
+        self.sites: tuple[Site, ...] = tuple(self._taps)
 
     def __repr__(self) -> str:
         stacks = ", ".join(f"{stack}: {self.n_layers(stack)} layers" for stack in self.stacks)
@@ -80,7 +93,8 @@ class SiteTable:
         Parameters
         ----------
         site : one of `self.sites`
-        layers : layer coordinates, any order; None = all. For `residual` these are depths, 0 … number of blocks
+        layers : layer coordinates, any order; None = all. For `residual` these are depths, 0 … number of blocks; for
+            the sites of a router only the layers with experts
 
         Raises
         ------
@@ -95,14 +109,16 @@ class SiteTable:
         taps = self._taps[site]
         if layers is None:
             return taps
-        wrong = [layer for layer in layers if not 0 <= layer < len(taps)]
-        if wrong or not layers or len(set(layers)) < len(layers):
+        by_layer = {tap.layer: tap for tap in taps}
+        if not set(layers) <= set(by_layer) or not layers or len(set(layers)) < len(layers):
             what = "depths" if site.name == "residual" else "layers"
+            known = f"from 0 to {len(taps) - 1}"
+            if list(by_layer) != list(range(len(taps))):
+                known = f"of {', '.join(map(str, by_layer))}, the layers with experts"
             raise InputError(
-                f"{what} {list(layers)} of site {str(site)!r}: expected one or more different numbers "
-                f"from 0 to {len(taps) - 1}"
+                f"{what} {list(layers)} of site {str(site)!r}: expected one or more different numbers {known}"
             )
-        return tuple(taps[layer] for layer in sorted(layers))
+        return tuple(by_layer[layer] for layer in sorted(layers))
 
     def shape(self, site: Site, layers: Sequence[int] | None = None) -> SiteShape:
         """Shape of a site over `layers`, which are as for `taps`; with several widths the stored one is the largest."""
@@ -116,7 +132,7 @@ class SiteTable:
         )
 
     def ffn_input_weights(self, stack: StackName, layer: int, *, matrix: GatedMatrix = "gate") -> np.ndarray:
-        """W_in: row f holds the weights from the residual stream into neuron f.
+        """W_in: row f holds the weights from the residual stream into neuron f; in a sparse layer expert by expert.
 
         Parameters
         ----------
@@ -135,6 +151,9 @@ class SiteTable:
             No such stack or layer, or `up` of an FFN without gate.
         """
         block, layout, place = self._block(stack, layer)
+        experts = self.expert_weights(stack, layer)
+        if experts is not None and (experts.is_gated or matrix == "gate"):
+            return _float32(experts.input_weights(matrix))
         gated = layout.ffn_gate is not None and _find(block, layout.ffn_gate) is not None
         if matrix == "up" and not gated:
             raise InputError(f"{place}: matrix='up' exists in gated FFNs only, this one has no gate; use 'gate'")
@@ -144,8 +163,41 @@ class SiteTable:
     def ffn_output_weights(self, stack: StackName, layer: int) -> np.ndarray:
         """W_out: row f is what neuron f, at activation 1, writes; float32 array of shape (F, D), a copy."""
         block, layout, place = self._block(stack, layer)
+        experts = self.expert_weights(stack, layer)
+        if experts is not None:
+            return _float32(experts.output_weights())
         module = _get(block, layout.ffn_out, place)
         return _float32(linear_weight(module, f"{place}.{layout.ffn_out}").T)
+
+    def sparse_layers(self, stack: StackName) -> tuple[int, ...]:
+        """Layers of a stack whose FFN is made of experts, ascending; empty in a dense model."""
+        self._stack_blocks(stack)
+        return tuple(tap.layer for tap in self._taps.get(Site(stack, "router.choices"), ()))
+
+    def expert_weights(self, stack: StackName, layer: int) -> ExpertWeights | None:
+        """Experts of a sparse layer with their weights, None for a dense layer."""
+        self._block(stack, layer)
+        tap = self._taps[Site(stack, "ffn.neurons")][layer]
+        return tap.experts if isinstance(tap, ExpertTap) else None
+
+    def native_partition(self, stack: StackName, layer: int) -> np.ndarray:
+        """The model's own expert of every neuron of a sparse layer.
+
+        Returns
+        -------
+        labels_F : int32 array of shape (F,): 0 for the f neurons of the first expert, 1 for those of the second, …
+
+        Raises
+        ------
+        InputError
+            No such stack or layer, or a dense layer; the message names the sparse ones.
+        """
+        experts = self.expert_weights(stack, layer)
+        if experts is None:
+            sparse = self.sparse_layers(stack)
+            known = f"layers {', '.join(map(str, sparse))} have some" if sparse else "no layer has any"
+            raise InputError(f"layer {layer} of the {stack} is dense: it has no experts of its own; {known}")
+        return np.repeat(np.arange(experts.n_experts, dtype=np.int32), experts.width)
 
     def _stack_blocks(self, stack: StackName) -> nn.ModuleList:
         if stack not in self._blocks:
@@ -209,14 +261,14 @@ def _embedding_dtype(module: nn.Module) -> torch.dtype:
 def _stack_taps(
     blocks: nn.ModuleList, layout: StackLayout, stack_index: int, embedding_dtype: torch.dtype
 ) -> dict[Site, tuple[Tap, ...]]:
-    """Taps of every site of one stack."""
+    """Taps of every site that one stack has."""
     found: dict[SiteName, list[Tap]] = {name: [] for name in get_args(SiteName)}
     dtype = embedding_dtype
     for layer, block in enumerate(blocks):
         place = f"{layout.blocks}.{layer}"
         order = (stack_index, layer)
         taps = [
-            *_projection_taps(block, place, layout, order, "ffn.neurons", "ffn.output"),
+            *_ffn_taps(block, place, layout, order),
             *_projection_taps(block, place, layout, order, "attention.heads", "attention.output"),
         ]
         width = taps[1].width
@@ -224,7 +276,7 @@ def _stack_taps(
             Site(layout.stack, "residual"), layer, place, block, "input", width, (width,), dtype, (*order, _BLOCK_INPUT)
         )
         # A sum of float16 and float32 is float32: what T5 in float16 carries on after the first FFN.
-        dtype = reduce(torch.promote_types, (tap.dtype for tap in taps if tap.side == "output"), dtype)
+        dtype = reduce(torch.promote_types, (tap.dtype for tap in taps if tap.site.name in _ADDED), dtype)
         if layer == 0:
             found["residual"].append(stream)
         found["residual"].append(
@@ -232,7 +284,15 @@ def _stack_taps(
         )
         for tap in taps:
             found[tap.site.name].append(tap)
-    return {Site(layout.stack, name): tuple(taps) for name, taps in found.items()}
+    return {Site(layout.stack, name): tuple(taps) for name, taps in found.items() if taps}
+
+
+def _ffn_taps(block: nn.Module, place: str, layout: StackLayout, order: tuple[int, int]) -> tuple[Tap, ...]:
+    """Neurons and output first, then what else a sparse FFN has."""
+    if layout.experts is not None and _find(block, layout.experts.experts) is not None:
+        phases = {name: (*order, phase) for name, phase in _PHASES.items()}
+        return sparse_taps(block, place, layout, order[1], phases)
+    return _projection_taps(block, place, layout, order, "ffn.neurons", "ffn.output")
 
 
 def _projection_taps(
@@ -245,7 +305,6 @@ def _projection_taps(
     weight = linear_weight(module, f"{place}.{path}")
     width_out, width_in = weight.shape
     unit_shape = (width_in,) if is_ffn else _head_shape(block, place, layout.head_width, width_in)
-    phases = (_NEURONS, _FFN_OUTPUT) if is_ffn else (_HEADS, _ATTENTION_OUTPUT)
     tap = Tap(
         site=Site(layout.stack, inside),
         layer=order[1],
@@ -255,7 +314,7 @@ def _projection_taps(
         width=width_in,
         unit_shape=unit_shape,
         dtype=weight.dtype,
-        order=(*order, phases[0]),
+        order=(*order, _PHASES[inside]),
         check="linear",
     )
     output = replace(
@@ -264,7 +323,7 @@ def _projection_taps(
         side="output",
         width=width_out,
         unit_shape=(width_out,),
-        order=(*order, phases[1]),
+        order=(*order, _PHASES[outside]),
         check=None,
     )
     return tap, output
@@ -291,7 +350,7 @@ def _with_ffn_traits(
     ffn: tuple[SiteName, ...] = ("ffn.neurons", "ffn.output")
     return {
         site: tuple(replace(tap, flattened=flattened, chunk_tokens=chunk_tokens) for tap in group)
-        if site.name in ffn
+        if site.name in ffn and (flattened or chunk_tokens)
         else group
         for site, group in taps.items()
     }

@@ -18,7 +18,7 @@ from modularity.errors import SiteError
 from modularity.types import Site
 
 Side = Literal["input", "output"]
-Check = Literal["linear"]
+Check = Literal["linear", "experts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,8 @@ class Tap:
     order: tuple[int, int, int]
     """Sorts the taps of all sites of a model in the order in which they fire."""
     check: Check | None = None
-    """`linear`: `project(captured)` must equal the output of `module`. None: nothing to recompute."""
+    """`linear`: `project(captured)` must equal the output of `module`. `experts`: so must the weighted sum of what the
+    experts write. None: nothing to recompute."""
     flattened: bool = False
     """True where rows may arrive as [B*T, width] instead of [B, T, width] (OPT's `fc2`)."""
     chunk_tokens: int = 0
@@ -83,7 +84,7 @@ class Tap:
         weight, bias = linear_weight(self.module, self.path), self.module.bias
         return functional.linear(value, weight, bias)  # type: ignore[arg-type]  # bias is a tensor or None
 
-    def attach(self, receive: Callable[[torch.Tensor], None]) -> RemovableHandle:
+    def attach(self, receive: Callable[[Any], None]) -> RemovableHandle:
         """Register the hook of the right side; it hands the tensor to `receive` and returns None, changing nothing."""
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -64,10 +64,13 @@ def unit_chunk(unit_shape: tuple[int, ...]) -> tuple[int, ...]:
 def stored_dims(shape: SiteShape) -> tuple[str, ...]:
     """Dimension names of a site's array.
 
-    `depth` instead of `layer` for the residual stream, and `head_channel` for the channels of a head, because all
-    sites of a stack lie in one group, where a dimension has one size.
+    `depth` instead of `layer` for the residual stream, `sparse_layer` for a router, which only layers with experts
+    have, and `head_channel` for the channels of a head, because all sites of a stack lie in one group, where a
+    dimension has one size.
     """
-    layer = "depth" if shape.site.name == "residual" else "layer"
+    layer = {"residual": "depth", "router.probabilities": "sparse_layer", "router.choices": "sparse_layer"}.get(
+        shape.site.name, "layer"
+    )
     units = shape.unit_dims
     if len(units) > 1:
         units = tuple("head_channel" if name == "channel" else name for name in units)

@@ -37,6 +37,23 @@ _T5 = {
     "pad_token_id": 0,
     "decoder_start_token_id": 0,
 }
+# 24: grouped matrix products in half precision need rows of a multiple of 16 bytes.
+_MOE = {**_LLAMA, "intermediate_size": 24, "num_experts_per_tok": 2}
+_SWITCH = {
+    "vocab_size": VOCABULARY,
+    "d_model": 32,
+    "d_kv": 6,
+    "d_ff": 24,
+    "num_layers": 4,
+    "num_sparse_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "num_sparse_decoder_layers": 1,
+    "num_heads": 4,
+    "num_experts": 3,
+    "expert_capacity": 2,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 0,
+}
 # name -> (config class, arguments); where the model type differs from the name, the arguments make the difference
 _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": ("OPTConfig", {**_OPT, "word_embed_proj_dim": 32}),
@@ -86,6 +103,14 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo": ("OlmoConfig", _LLAMA),
     "olmo2": ("Olmo2Config", _LLAMA),
     "olmo3": ("Olmo3Config", {**_LLAMA, "sliding_window": 4}),
+    "olmoe": ("OlmoeConfig", {**_MOE, "num_experts": 5}),
+    "mixtral": ("MixtralConfig", {**_MOE, "num_local_experts": 5}),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        {**_MOE, "intermediate_size": 37, "moe_intermediate_size": 24, "num_experts": 5, "head_dim": 12}
+        | {"norm_topk_prob": True, "mlp_only_layers": [0]},
+    ),
+    "switch": ("SwitchTransformersConfig", _SWITCH),
 }
 
 

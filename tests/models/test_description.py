@@ -62,3 +62,30 @@ def test_dtype_of_local_weights_where_the_config_is_silent(save_checkpoint: Save
     config.pop("dtype")
     (folder / "config.json").write_text(json.dumps(config))
     assert describe_model(ModelConfig(name=str(folder))).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(("name", "active", "layers"), [("mixtral", 48, {0: 5, 1: 5}), ("qwen3_moe", 48, {1: 5})])
+def test_description_of_a_mixture_of_experts(save_checkpoint, name: str, active: int, layers: dict[int, int]) -> None:
+    folder, _ = save_checkpoint(name)
+    description = describe_model(ModelConfig(name=str(folder)))
+    assert description.native_experts == {"decoder": layers}
+    assert description.ffn_active_width == active
+    assert description.shapes[Site("decoder", "ffn.neurons")].widths[1] == 120
+    assert description.shapes[Site("decoder", "router.choices")].layers == tuple(layers)
+
+
+def test_description_of_switch_and_of_a_dense_model(save_checkpoint) -> None:
+    switch = describe_model(ModelConfig(name=str(save_checkpoint("switch")[0])))
+    assert switch.native_experts == {"encoder": {1: 3, 3: 3}, "decoder": {1: 3}}
+    assert switch.ffn_active_width == 24
+    llama = describe_model(ModelConfig(name=str(save_checkpoint("llama")[0])))
+    assert llama.native_experts == {"decoder": {}}
+    assert llama.ffn_active_width == 37
+
+
+def test_checkpoints_with_experts_are_loaded_and_described_alike(save_checkpoint) -> None:
+    for name in ("switch", "olmoe"):
+        config = ModelConfig(name=str(save_checkpoint(name)[0]), device="cpu")
+        model, description = load_model(config), describe_model(config)
+        assert description.shapes == {site: model.sites.shape(site) for site in model.sites.sites}
+        assert description.n_parameters == model.identity.n_parameters

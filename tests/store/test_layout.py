@@ -44,6 +44,8 @@ def test_stored_dims():
     heads = site_shape(Site("decoder", "attention.heads"), dims=("head", "channel"), units=(4, 8))
     assert stored_dims(heads) == ("row", "layer", "head", "head_channel")
     assert stored_dims(site_shape(Site("decoder", "residual"), dims=("channel",))) == ("row", "depth", "channel")
+    router = site_shape(Site("decoder", "router.choices"), dims=("expert",))
+    assert stored_dims(router) == ("row", "sparse_layer", "expert")
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "x\n", "ä"])
