@@ -11,10 +11,11 @@ from modularity.store.activations import RowCoordinates
 from modularity.store.export import TableFormat, table_bytes, table_text, write_table_file
 from modularity.store.layout import rows_per_item
 from modularity.store.ledger import ArrayWrite, CommitRecord, StoredObject, TableWrite
-from modularity.store.manifest import SCHEMA_VERSION, Manifest, RunState
+from modularity.store.manifest import SCHEMA_VERSION, Manifest, RunState, check_same_run, differing_keys
 from modularity.store.query import query
 from modularity.store.results import ResultArray
-from modularity.store.run import Run, content_hash, create_run, open_run
+from modularity.store.reuse import reusable_items, take_items
+from modularity.store.run import Run, content_hash, create_run, find_run, open_run
 from modularity.store.space import MissingObjectError, Space, open_space
 from modularity.store.sql import sql, table_columns
 from modularity.store.tables import table_from_columns
@@ -36,18 +37,23 @@ __all__ = [
     "StoredObject",
     "TableFormat",
     "TableWrite",
+    "check_same_run",
     "content_hash",
     "create_run",
+    "differing_keys",
+    "find_run",
     "missing_or_resized",
     "open_run",
     "open_space",
     "query",
+    "reusable_items",
     "rows_per_item",
     "sql",
     "table_bytes",
     "table_columns",
     "table_from_columns",
     "table_text",
+    "take_items",
     "verify_store",
     "write_table_file",
 ]

@@ -222,15 +222,29 @@ def create_run(uri: str | os.PathLike[str], manifest: Manifest) -> Run:
         The place holds other files, or the run there is damaged or of a newer format.
     """
     space = open_space(uri)
-    if not space.exists(MANIFEST_PATH):
-        if not space.is_empty():
-            raise StoreError(
-                f"{space.uri} is not empty and holds no run (no {MANIFEST_PATH}); choose an empty place for --out"
-            )
+    if find_run(uri) is None:
         space.create(MANIFEST_PATH, manifest.to_bytes())
     recorded = _read_manifest(space)
     check_same_run(recorded, manifest, space.uri)
     return Run(space, recorded)
+
+
+def find_run(uri: str | os.PathLike[str]) -> Run | None:
+    """The run at `uri`, or None where the place is empty or missing, so that one may begin there.
+
+    Raises
+    ------
+    StoreError
+        The place holds other files, or the run there is damaged or of a newer format.
+    """
+    space = open_space(uri)
+    if space.exists(MANIFEST_PATH):
+        return Run(space, _read_manifest(space))
+    if not space.is_empty():
+        raise StoreError(
+            f"{space.uri} is not empty and holds no run (no {MANIFEST_PATH}); choose an empty place for --out"
+        )
+    return None
 
 
 def open_run(uri: str | os.PathLike[str]) -> Run:

@@ -19,6 +19,7 @@ from obstore.store import LocalStore, from_url
 
 from modularity.errors import InputError, StoreError
 
+_PROBE = "write-check"
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 
 
@@ -133,6 +134,35 @@ class Space:
             return not (folder.exists() and any(folder.iterdir()))
         with self._failing("listing", ""):
             return not any(len(batch) for batch in obstore.list(self._opened(), None))
+
+    def check_writable(self) -> None:
+        """InputError if nothing can be written here; in an object store a small object is written and deleted."""
+        if not self.is_local:
+            try:
+                self.write(_PROBE, b"")
+                self.delete(_PROBE)
+            except StoreError as error:
+                raise InputError(f"{self.uri} cannot be written: {error}") from None
+            return
+        folder = next(path for path in (Path(self.uri), *Path(self.uri).parents) if os.path.exists(path))
+        if not folder.is_dir():
+            raise InputError(f"{self.uri} cannot be written: {folder} is a file; name another folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"{self.uri} cannot be written: {folder} may not be changed; name another folder")
+
+    def copy_from(self, source: "Space", path: str) -> None:
+        """Have the same object as `source` at `path`: by a hard link between folders where possible, else a copy."""
+        if self.is_local and source.is_local:
+            old, new = Path(source.uri, path), Path(self.uri, path)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            new.unlink(missing_ok=True)
+            try:
+                os.link(old, new)
+            except OSError:  # another file system, or one without links
+                pass
+            else:
+                return
+        self.write(path, source.read(path))
 
     def delete(self, path: str) -> None:
         """Remove an object; nothing happens if there is none."""
