@@ -15,7 +15,16 @@ from typing import Annotated, Any
 
 import typer
 
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity.cli import (
+    OutOption,
+    PlanOption,
+    ReuseOption,
+    SetOption,
+    launch,
+    readable_errors,
+    run_as_job,
+    with_overrides,
+)
 from modularity.config import Key, read_config_file
 from modularity.errors import InputError
 
@@ -47,6 +56,7 @@ def command(
         Path | None, typer.Option(help="YAML or JSON file with a list `functions`; default: the sample functions.")
     ] = None,
     out: OutOption = None,
+    reuse: ReuseOption = None,
     plan: PlanOption = False,
     overrides: SetOption = None,
 ) -> None:
@@ -59,7 +69,7 @@ def command(
         values, lines = with_overrides(
             {"model": {"name": model, "revision": revision}, "functions": declared}, overrides, lines
         )
-        launch(values, out=out, plan=plan, lines=lines)
+        launch(values, out=out, plan=plan, reuse=reuse, lines=lines)
 
 
 if __name__ == "__main__":

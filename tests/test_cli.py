@@ -181,8 +181,22 @@ def test_a_run_of_another_job_is_not_overwritten(uri: str, job_file: Path) -> No
 
 
 def test_a_folder_with_other_things_is_not_written_to(job_file: Path, tmp_path: Path) -> None:
-    output = call("run", job_file, "--out", tmp_path, code=1).output
+    output = call("run", job_file, "--out", tmp_path, code=2).output
     assert "is not empty and holds no run" in output
+    output = call("run", job_file, "--out", tmp_path, "--set", "model.dtpe=x", code=2).output
+    assert "2 problems" in output
+    assert "model.dtpe: unknown key" in output
+    assert "is not empty and holds no run" in output
+
+
+def test_another_run_is_reused(tiny_run: Run, job_file: Path, tmp_path: Path) -> None:
+    change = ("--set", "experts.fdr=0.2", "--reuse", tiny_run.uri)
+    assert (
+        f"reused     3 capture, 2 partition, 12 predictivity from {tiny_run.uri}"
+        in call("run", job_file, "--plan", *change).output
+    )
+    output = call("run", job_file, "--out", tmp_path / "again", *change, *INPROCESS).output
+    assert "capture: done, 3/3 items" in output
 
 
 def test_every_help_is_plain_and_has_an_example() -> None:

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from modularity.errors import StoreError
+from modularity.errors import IdentityError, ModularityError
 from modularity.pipelines.analysis_worker import AnalysisWorkerFactory
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.examples import record_functions, row_coordinates
 from modularity.pipelines.layout import create_partition, create_predictivity, listed_neurons
 from modularity.pipelines.model_worker import ModelWorkerFactory
+from modularity.pipelines.place import attempt, check_recorded, raise_all, recorded_config, run_at, software_identity
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import PreparedJob, make_plan, prepare
+from modularity.pipelines.reuse import check_source, check_source_identity, reusable, reuse_text, source_run
 from modularity.runtime import Executor, Progress, WorkerFactory, open_executor, sigterm_interrupts
 from modularity.runtime.executor import unfinished
-from modularity.store import Manifest, Run, create_run, open_run
+from modularity.store import Manifest, Run, create_run, reusable_items, take_items
 from modularity.types import WorkItem, content_digest
 
 PACKAGES = (
@@ -37,16 +39,18 @@ PACKAGES = (
     "numba",
     "pyarrow",
 )
-IDENTIFYING_PACKAGES = ("modularity", "torch", "transformers")
-RESULTS_REVISION = 2
-"""Raised when the same config gives other numbers than before, so that no run mixes the two."""
-NOT_IDENTIFYING = ("runtime", "allowance")
-"""Parts of the config that may change between two starts of one run."""
 
 
-def plan_job(config: EmergentModularityConfig) -> Plan:
-    """Size of a job; reads data, tokenizer and model config, but no weights."""
-    return make_plan(prepare(config))
+def plan_job(config: EmergentModularityConfig, *, reuse: str | None = None) -> Plan:
+    """Size of a job; reads data, tokenizer and model config, but no weights.
+
+    Parameters
+    ----------
+    config : the job
+    reuse : URI of a run whose activations are taken over, see `run_job`
+    """
+    start = _start(config, None, reuse)
+    return _plan(start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +62,63 @@ class Outcome:
     """The run had been finished before, and nothing was done."""
 
 
-def run_job(config: EmergentModularityConfig, out: str, *, quiet: bool = False) -> Outcome:
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """What is known before the model is loaded."""
+
+    job: PreparedJob
+    recorded: Run | None
+    """The run at --out, to be resumed."""
+    is_finished: bool
+    source: Run | None
+    """The run whose items are taken over."""
+
+
+def _start(config: EmergentModularityConfig, out: str | None, reuse: str | None) -> _Start:
+    """Check config, data, the place of the run, and the run to reuse; everything that is wrong is told at once."""
+    errors: list[ModularityError] = []
+    job = attempt(lambda: prepare(config), errors)
+    data = None if job is None else job.data_identity()
+    recorded = None if out is None else attempt(lambda: run_at(out), errors)
+    is_finished = recorded is not None and bool(attempt(lambda: _check_place(recorded, config, data), errors))
+    source = None
+    if reuse is not None and not is_finished:
+        source = attempt(lambda: source_run(reuse, out), errors)
+        if source is not None:
+            attempt(lambda: check_source(source, config, data), errors)
+    raise_all(errors)
+    assert job is not None
+    return _Start(job, recorded, is_finished, source)
+
+
+def _check_place(recorded: Run, config: EmergentModularityConfig, data: dict[str, str] | None) -> bool:
+    try:
+        return check_recorded(recorded, config, data)
+    except IdentityError as error:
+        try:
+            check_source(recorded, config, data)
+        except IdentityError:
+            raise error from None
+        raise IdentityError(
+            f"{error}; only analyses differ: another --out with --reuse {recorded.uri} takes its activations over"
+        ) from None
+
+
+def _plan(start: _Start) -> Plan:
+    if start.source is None:
+        return make_plan(start.job)
+    items = reusable(start.job, start.source)
+    return make_plan(start.job, reused=items, reuse=reuse_text(items, start.source))
+
+
+def run_job(config: EmergentModularityConfig, out: str, *, reuse: str | None = None, quiet: bool = False) -> Outcome:
     """Run a job, or what is left of it.
 
     Parameters
     ----------
     config : the job
     out : folder or object-store URI of the run
+    reuse : URI of another run; items that are the same there, activations first of all, are taken over from it
     quiet : no progress and no messages
 
     Raises
@@ -72,7 +126,7 @@ def run_job(config: EmergentModularityConfig, out: str, *, quiet: bool = False) 
     InputError, AllowanceError
         Before any work, with everything that is wrong.
     IdentityError
-        Another run lies at `out`.
+        Another run lies at `out`, or the run to reuse holds other activations.
     WorkError
         Items failed; the others are recorded.
     KeyboardInterrupt
@@ -83,26 +137,25 @@ def run_job(config: EmergentModularityConfig, out: str, *, quiet: bool = False) 
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    job = prepare(config)
-    finished = _finished_run(job, out)
-    if finished is not None:
+    start = _start(config, out, reuse)
+    if start.recorded is not None and start.is_finished:
         say(
-            f"{finished.uri} is finished and was made with the same config and data: nothing to do "
+            f"{start.recorded.uri} is finished and was made with the same config and data: nothing to do "
             "(`modularity verify` compares the model's weights)"
         )
-        return Outcome(finished, was_finished=True)
-    plan = make_plan(job)
+        return Outcome(start.recorded, was_finished=True)
+    plan = _plan(start)
     say(plan.text())
     plan.check(config.allowance)
     with open_executor(config.runtime) as executor, sigterm_interrupts():
-        run = _work(job, plan, executor, out, quiet=quiet)
+        run = _work(start, plan, executor, out, quiet=quiet)
     say(f"run: {run.uri}")
     return Outcome(run, was_finished=False)
 
 
-def _work(job: PreparedJob, plan: Plan, executor: Executor, out: str, *, quiet: bool) -> Run:
-    config = job.config
-    n_threads = _n_threads(config, executor, out)
+def _work(start: _Start, plan: Plan, executor: Executor, out: str, *, quiet: bool) -> Run:
+    job, config = start.job, start.job.config
+    n_threads = _n_threads(start, executor)
     model_worker = ModelWorkerFactory(
         uri=out,
         model=config.model,
@@ -114,10 +167,13 @@ def _work(job: PreparedJob, plan: Plan, executor: Executor, out: str, *, quiet: 
         n_threads=n_threads,
         tables=job.tables,
     )
-    found = _identify(executor, model_worker)
-    run = create_run(out, _manifest(job, plan, found, n_threads))
+    manifest = _manifest(start, plan, _identify(executor, model_worker), n_threads)
+    if start.source is not None:
+        check_source_identity(start.source, manifest)
+    run = create_run(out, manifest)
     try:
         _allocate(run, job)
+        _reuse(run, start)
         analysis_worker = AnalysisWorkerFactory(
             uri=out,
             variant=config.variant,
@@ -170,18 +226,25 @@ def _identify(executor: Executor, factory: ModelWorkerFactory) -> Mapping[str, A
     return found
 
 
-def _n_threads(config: EmergentModularityConfig, executor: Executor, out: str) -> int:
-    """Compute threads of a worker: those that the config asks for, else those that the run at `out` began with."""
-    try:
-        recorded = open_run(out).manifest.identity.get("threads")
-    except StoreError:
-        recorded = None
-    return executor.n_threads if recorded is None or config.runtime.cpus_per_worker is not None else int(recorded)
+def _n_threads(start: _Start, executor: Executor) -> int:
+    """Compute threads of a worker: those that the config asks for, else those that the run to continue began with."""
+    before = start.recorded or start.source
+    recorded = None if before is None else before.manifest.identity.get("threads")
+    asked = start.job.config.runtime.cpus_per_worker
+    return executor.n_threads if recorded is None or asked is not None else int(recorded)
 
 
-def _manifest(job: PreparedJob, plan: Plan, found: Mapping[str, Any], n_threads: int) -> Manifest:
-    config = job.config
-    recorded = {key: value for key, value in config.as_json().items() if key not in NOT_IDENTIFYING}
+def _reuse(run: Run, start: _Start) -> None:
+    """Take over what the source has; the run is then as if it had computed these items itself."""
+    if start.source is None:
+        return
+    done = run.committed_ids()
+    items = [item for item in reusable(start.job, start.source) if item.id not in done]
+    take_items(run, start.source, reusable_items(run, start.source, items))
+
+
+def _manifest(start: _Start, plan: Plan, found: Mapping[str, Any], n_threads: int) -> Manifest:
+    job, config, source = start.job, start.job.config, start.source
     seeds = {
         "model": config.model.seed,
         "predictivity": config.predictivity.seed,
@@ -191,19 +254,19 @@ def _manifest(job: PreparedJob, plan: Plan, found: Mapping[str, Any], n_threads:
     seeds |= {f"function {function.name}": function.seed for function in config.functions}
     return Manifest.of(
         config.job,
-        config=recorded,
+        config=recorded_config(config),
         identity={
             "model": dict(found["identity"]),
             "data": job.data_identity(),
-            "software": {package: version(package) for package in IDENTIFYING_PACKAGES},
-            "results_revision": RESULTS_REVISION,
+            **software_identity(),
             "threads": n_threads,
         },
         versions={"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
         seeds=seeds,
         items_planned=dict(plan.items),
         notes={
-            "matmul": found["matmul"],
+            "matmul": found["matmul"] if source is None else source.manifest.notes.get("matmul"),
+            "reused": None if source is None else source.uri,
             "device": found["device"],
             "truncated": {name: table.n_truncated for name, table in job.tables.items()},
             "tokens": {name: table.n_tokens for name, table in job.tables.items()},
@@ -211,17 +274,6 @@ def _manifest(job: PreparedJob, plan: Plan, found: Mapping[str, Any], n_threads:
             "analysed": None if job.analysed is None else str(job.analysed.site),
         },
     )
-
-
-def _finished_run(job: PreparedJob, out: str) -> Run | None:
-    """The run at `out` if it is finished and of this config and data; weights are compared by `verify`, not here."""
-    try:
-        run = open_run(out)
-    except StoreError:
-        return None
-    recorded = {key: value for key, value in job.config.as_json().items() if key not in NOT_IDENTIFYING}
-    same = run.manifest.config == recorded and run.manifest.identity.get("data") == job.data_identity()
-    return run if same and run.manifest.state == "finished" else None
 
 
 def _allocate(run: Run, job: PreparedJob) -> None:

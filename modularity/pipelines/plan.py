@@ -30,6 +30,8 @@ class Plan:
     device_bytes: int = 0
     """GPU memory of a worker at its peak; 0 without a GPU."""
     notes: tuple[str, ...] = ()
+    reuse: str | None = None
+    """Which items are taken over from another run."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values as they are printed."""
@@ -39,6 +41,7 @@ class Plan:
         gpu = f", and {format_bytes(self.device_bytes)} of GPU memory" if self.device_bytes else ""
         return [
             ("work items", f"{sum(self.items.values()):,}: {items}"),
+            *([("reused", self.reuse)] if self.reuse is not None else []),
             ("examples", f"{self.n_examples:,}{truncated}"),
             ("tokens", f"{self.n_tokens:,}"),
             ("rows", f"{self.n_rows:,}"),

@@ -5,7 +5,7 @@ Nothing is computed and nothing is written here; whatever is wrong with the inpu
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -139,8 +139,8 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
     return PreparedJob(config, functions, tables, description, shapes, rows)
 
 
-def make_plan(job: PreparedJob) -> Plan:
-    """Size of a prepared job."""
+def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str | None = None) -> Plan:
+    """Size of a prepared job; no time is planned for `reused` items, which `reuse` describes."""
     config, tables = job.config, job.tables.values()
     items = [*job.capture_items(), *job.partition_items(), *job.predictivity_items(), *job.summary_items()]
     kinds = dict.fromkeys(item.kind for item in items)
@@ -162,9 +162,10 @@ def make_plan(job: PreparedJob) -> Plan:
         n_truncated=sum(table.n_truncated for table in tables),
         store_bytes=_activation_bytes(job) + _result_bytes(job),
         worker_bytes=max(memory.host_bytes, _analysis_bytes(job)),
-        seconds=None if memory.on_device else _seconds(job),
+        seconds=None if memory.on_device else _seconds(job, frozenset(reused)),
         device_bytes=memory.device_bytes,
         notes=(*(note for function in job.functions for note in function.notes), *_site_notes(job)),
+        reuse=reuse,
     )
 
 
@@ -306,12 +307,17 @@ def _analysis_bytes(job: PreparedJob) -> int:
     return max(ranking + 2 * lists, 5 * n_blocks * lists + 2 * counts)
 
 
-def _seconds(job: PreparedJob) -> float:
+def _seconds(job: PreparedJob, reused: frozenset[WorkItem]) -> float:
     """Products of the forward at the measured speed of one float32 product here, plus the ranking of a probe block."""
-    n_tokens = sum(table.n_tokens for table in job.tables.values())
+    rows = dict.fromkeys(job.tables, 0)
+    for item in job.capture_items():
+        rows[item.text("function")] += 0 if item in reused else item.integer("stop") - item.integer("start")
+    n_tokens = sum(table.n_tokens * rows[name] / table.n_rows for name, table in job.tables.items())
     multiplied = job.description.n_parameters - job.description.n_embedding_parameters
     forward = 2 * multiplied * n_tokens / (0.5 * _probe_flops())
-    return forward + _ranking_seconds(job)
+    items = job.predictivity_items()
+    to_rank = sum(item not in reused for item in items) / len(items) if items else 0.0
+    return forward + (to_rank * _ranking_seconds(job) if to_rank else 0.0)
 
 
 def _probe_flops() -> float:
