@@ -1,8 +1,9 @@
 """Do functions use the same neurons? Overlap of the top neurons of all sub-functions, and of functions (card A3).
 
 Tables: `overlap_subfunctions` (every two sub-functions: top-k overlap, Jaccard and rank correlation, averages over
-layers, with chance and an exact p-value), `overlap_layers` (the same by layer) and `overlap_functions` (blocks of
-functions without self pairs, with the permutation null of which sub-function belongs to which function).
+layers, with chance, an exact p-value and one from permuted labels), `overlap_layers` (the same by layer) and
+`overlap_functions` (blocks of functions without self pairs, with the permutation null of which sub-function belongs to
+which function).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
-from modularity.neurons import top_fraction_count
+from modularity.neurons import top_fraction_count, top_neurons
 from modularity.pipelines.config import OverlapConfig
+from modularity.pipelines.permuted_lists import permuted_top
 from modularity.stats import (
     benjamini_hochberg,
     boundary_ties,
@@ -20,10 +23,11 @@ from modularity.stats import (
     function_overlap,
     jaccard,
     n_common,
+    p_values,
     rank_correlation,
     top_k_overlap,
 )
-from modularity.stats.overlap_layers import total_overlap_p_values
+from modularity.stats.overlap_layers import n_shared, total_overlap_p_values
 from modularity.store import Run, table_from_columns
 from modularity.types import WorkItem
 
@@ -42,6 +46,18 @@ class _Compared:
     jaccard_LSS: np.ndarray
     correlation_LSS: np.ndarray
     ties_LS: np.ndarray
+    labels: "_LabelNull"
+
+
+@dataclass(frozen=True, eq=False)
+class _LabelNull:
+    """Shared neurons of every pair over all layers, where labels mean nothing; NaN in a run without such lists."""
+
+    p_value_SS: np.ndarray
+    mean_SS: np.ndarray
+    """Mean over permutations of the share of top neurons in common."""
+    n_top: int
+    """Neurons of one list, summed over layers: at most as many as the run keeps of each permutation."""
 
 
 def compare_functions(run: Run, item: WorkItem, config: OverlapConfig) -> Mapping[str, Any]:
@@ -79,7 +95,30 @@ def _compare(run: Run, config: OverlapConfig) -> _Compared:
         np.stack([jaccard(values_SF, k) for values_SF, k in zip(each, k_L)]),
         np.stack([rank_correlation(values_SF) for values_SF in each]),
         np.stack([boundary_ties(values_SF, k) for values_SF, k in zip(each, k_L)]),
+        _label_null(list(results.values()), each, k_L),
     )
+
+
+def _label_null(results: Sequence[xr.Dataset], values_LSF: Sequence[np.ndarray], k_L: Sequence[int]) -> _LabelNull:
+    """The lists of all sub-functions under permutation n of their labels, against the observed lists of that length.
+
+    Sub-functions over the same rows share a permutation, so that what their labels have in common stays; what neurons
+    have in common, such as being sparse, stays for all.
+    """
+    n_subfunctions = len(values_LSF[0])
+    n_listed = min(result.sizes.get("rank", 0) for result in results)
+    if not n_listed:
+        nothing_SS = np.full((n_subfunctions, n_subfunctions), np.nan)
+        return _LabelNull(nothing_SS, nothing_SS, 0)
+    n_draws = min(result.sizes["permutation"] for result in results)
+    observed_SS = np.zeros((n_subfunctions, n_subfunctions), np.int64)
+    null_NSS = np.zeros((n_draws, n_subfunctions, n_subfunctions), np.int64)
+    lengths = [min(k, n_listed) for k in k_L]
+    for index, (values_SF, k) in enumerate(zip(values_LSF, lengths)):
+        observed_SS += n_shared(top_neurons(values_SF, k)[None], values_SF.shape[1])[0]
+        top_NSK = np.concatenate([permuted_top(result, index, k)[:n_draws] for result in results], axis=1)
+        null_NSS += n_shared(top_NSK, values_SF.shape[1])
+    return _LabelNull(p_values(observed_SS, null_NSS), null_NSS.mean(axis=0) / sum(lengths), sum(lengths))
 
 
 def _pairs(compared: _Compared) -> list[tuple[int, int]]:
@@ -123,6 +162,9 @@ def _pair_rows(compared: _Compared) -> list[Row]:
             "jaccard_chance": _jaccard_chance(compared),
             "p_value": float(p_value_P[number]),
             "q_value": float(q_value_P[number]),
+            "overlap_labels": float(compared.labels.mean_SS[a, b]),
+            "p_labels": float(compared.labels.p_value_SS[a, b]),
+            "n_top_labels": compared.labels.n_top,
         }
         for number, (a, b) in enumerate(pairs)
     ]

@@ -65,6 +65,11 @@ def overlap_caption(matrix: OverlapMatrix) -> str:
         else "The diagonal is the mean over pairs of different sub-functions of one function."
     )
     dots = "" if matrix.p_value_SS is None else f" A dot marks pairs with {matrix.p_name} ≤ 0.05."
+    if matrix.label_p_SS is not None:
+        dots += (
+            " That test takes lists for independent; the hover text also compares with lists of permuted labels, which "
+            "share the neurons that rank high for any labels."
+        )
     return (
         f"{capital(matrix.statistic)}: top {count(matrix.k)} of {count(matrix.n_neurons)} neurons, {layers}. "
         f"Chance, {significant(matrix.chance)}, is the triangle on the scale. {diagonal}{dots}"

@@ -161,9 +161,13 @@ class OverlapMatrix:
     statistic: str = "share of top neurons in common"
     self_pairs: bool = True
     """True when the diagonal pairs an entry with itself."""
+    label_value_SS: FloatArray | None = None
+    """Mean value under permuted labels."""
+    label_p_SS: FloatArray | None = None
+    """p under permuted labels, not corrected; shown with each pair, without a mark."""
 
     def __post_init__(self) -> None:
-        for name in ("value_SS", "p_value_SS"):
+        for name in ("value_SS", "p_value_SS", "label_value_SS", "label_p_SS"):
             _set(self, name, (len(self.names), len(self.names)))
         _same_length(self, "groups", self.groups, len(self.names))
 

@@ -162,6 +162,10 @@ def _overlap_figure(content: ReportContent, matrix: OverlapMatrix) -> Figure:
         fields.append(("times chance", _strings(shown / matrix.chance, lambda value: number(value, 1))))
     if p is not None:
         fields.append((matrix.p_name, _strings(np.where(np.isnan(shown), np.nan, p), p_cell)))
+    if matrix.label_value_SS is not None:
+        fields.append(("under permuted labels", _strings(matrix.label_value_SS, significant)))
+    if matrix.label_p_SS is not None:
+        fields.append(("p under permuted labels", _strings(matrix.label_p_SS, p_cell)))
     data: dict[str, object] = {"rows": matrix.names, "cols": matrix.names, "fields": fields, "joiner": " × "}
     table = _value_table(matrix.names, matrix.names, values)
     return Figure(name, "overlap", matrix.title, overlap_caption(matrix), *svgs, data, table)

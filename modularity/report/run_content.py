@@ -220,12 +220,16 @@ def _overlaps(tables: RunTables) -> Iterator[OverlapMatrix]:
 
 def _pair_matrix(tables: RunTables, pairs: list[Row], common: Mapping[str, Any]) -> OverlapMatrix:
     names = tables.in_order((row[f"function_{end}"], row[f"subfunction_{end}"]) for end in "ab" for row in pairs)
-    value, q_value = np.ones((len(names), len(names))), np.full((len(names), len(names)), np.nan)
+    value = np.ones((len(names), len(names)))
+    q_value, label_value, label_p = (np.full_like(value, np.nan) for _ in range(3))
     for row in pairs:
         a = names.index((row["function_a"], row["subfunction_a"]))
         b = names.index((row["function_b"], row["subfunction_b"]))
         value[a, b] = value[b, a] = row["top_overlap"]
         q_value[a, b] = q_value[b, a] = row["q_value"]
+        label_value[a, b] = label_value[b, a] = row["overlap_labels"]
+        label_p[a, b] = label_p[b, a] = row["p_labels"]
+    has_null = bool(np.isfinite(label_p).any())
     return OverlapMatrix(
         name="subfunctions",
         title="Shared top neurons of sub-functions",
@@ -234,6 +238,8 @@ def _pair_matrix(tables: RunTables, pairs: list[Row], common: Mapping[str, Any])
         value_SS=value,
         p_value_SS=q_value,
         p_name="q (hypergeometric over all layers)",
+        label_value_SS=label_value if has_null else None,
+        label_p_SS=label_p if has_null else None,
         **common,
     )
 

@@ -17,6 +17,29 @@ from modularity.errors import DataError
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
+def n_shared(top_NSK: Array, n_neurons: int) -> Array:
+    """Neurons that every two lists of one layer share, in each of N draws.
+
+    Parameters
+    ----------
+    top_NSK : int array (n_draws, n_lists, k), every neuron at most once in a list; -1 is no neuron
+    n_neurons : neurons of the layer
+
+    Returns
+    -------
+    shared_NSS : int64 array (n_draws, n_lists, n_lists); the diagonal holds the lengths of the lists
+    """
+    n_draws, n_lists, _ = top_NSK.shape
+    shared_NSS = np.empty((n_draws, n_lists, n_lists), np.int64)
+    rows_S1 = np.arange(n_lists)[:, None]
+    for draw, top_SK in enumerate(top_NSK):
+        # Column n_neurons takes the places without a neuron and is left out; products of 0 and 1 are exact in float32.
+        member_SF = np.zeros((n_lists, n_neurons + 1), np.float32)
+        member_SF[rows_S1, np.where(top_SK < 0, n_neurons, top_SK)] = 1
+        shared_NSS[draw] = member_SF[:, :-1] @ member_SF[:, :-1].T
+    return shared_NSS
+
+
 def total_overlap_p_values(n_common_SS: Array, k_L: Sequence[int], n_neurons_L: Sequence[int]) -> Array:
     """Probability that independent lists share at least so many neurons over all layers together.
 

@@ -64,7 +64,8 @@ TABLES = {
     ),
     "overlap_subfunctions": (
         6,
-        f"{PAIR_COLUMNS} top_overlap jaccard rank_correlation n_common n_top chance jaccard_chance p_value q_value",
+        f"{PAIR_COLUMNS} top_overlap jaccard rank_correlation n_common n_top chance jaccard_chance p_value q_value "
+        "overlap_labels p_labels n_top_labels",
     ),
     "overlap_layers": (12, f"{PAIR_COLUMNS} layer top_overlap jaccard rank_correlation chance"),
     "overlap_functions": (

@@ -8,6 +8,7 @@ import pytest
 import tiny_jobs
 from scipy.stats import false_discovery_control, hypergeom, spearmanr
 
+from modularity.pipelines.overlap_step import _label_null
 from modularity.store import Run
 
 
@@ -68,6 +69,38 @@ def test_pairs_are_means_over_layers_with_an_exact_p_value(case: Case) -> None:
         assert row["p_value"] == pytest.approx(null[row["n_common"] :].sum())
     q_values = false_discovery_control([row["p_value"] for row in rows])
     np.testing.assert_allclose([row["q_value"] for row in rows], q_values)
+
+
+def test_pairs_against_lists_of_permuted_labels(case: Case) -> None:
+    """The stored lists of every permutation as sets, blocks merged by value; the observed lists are as long."""
+    results = [case.run.results(name) for name in case.run.functions()]
+    lengths = [min(k, results[0].sizes["rank"]) for k in case.k]
+
+    def permuted(s: int, index: int, n: int) -> set[int]:
+        result, row = results[s // 2], {"subfunction": s % 2, "layer": index, "permutation": n}
+        values, neurons = (result[name].isel(row).values.ravel() for name in ("null_top_value", "null_top"))
+        best = np.lexsort((np.where(neurons < 0, 10**6, neurons), -values))[: lengths[index]]
+        return set(neurons[best].tolist())
+
+    n_draws = results[0].sizes["permutation"]
+    for row in case.run.table("overlap_subfunctions").to_pylist():
+        a, b = case.pair(row)
+        null = [sum(len(permuted(a, i, n) & permuted(b, i, n)) for i in range(2)) for n in range(n_draws)]
+        observed = 0
+        for values_SF, k in zip(case.values, lengths):
+            lists = [set(np.argsort(-values_SF[s], kind="stable")[:k].tolist()) for s in (a, b)]
+            observed += len(lists[0] & lists[1])
+        assert row["n_top_labels"] == sum(lengths)
+        assert row["overlap_labels"] == pytest.approx(np.mean(null) / sum(lengths))
+        assert row["p_labels"] == pytest.approx((1 + sum(count >= observed for count in null)) / (1 + n_draws))
+
+
+def test_without_lists_of_permuted_labels_there_is_no_such_p(case: Case) -> None:
+    results = [case.run.results(name) for name in case.run.functions()]
+    bare = [result.drop_dims("rank") for result in results]
+    null = _label_null(bare, case.values, case.k)
+    assert np.isnan(null.p_value_SS).all()
+    assert null.n_top == 0
 
 
 def test_functions_are_blocks_without_self_pairs(case: Case) -> None:

@@ -151,6 +151,18 @@ def test_tips_of_heat_maps_say_which_half_a_number_is_of(content):
     assert names == ["normalised AP on the examples they were chosen on", "95 % bootstrap interval", "q"]
 
 
+def test_pairs_tell_what_permuted_labels_give(content):
+    each = content.overlaps[1]
+    shares, p_values = np.full((2, 20, 20), [[[0.02]], [[0.3]]])
+    fields = [name for name, _ in page_figures(content)[4].data["fields"]]
+    assert not any("permuted" in name for name in fields)
+    changed = replace(each, label_value_SS=shares, label_p_SS=p_values)
+    [figure] = page_figures(replace(content, **EMPTY | {"overlaps": (changed,)}))
+    assert dict(figure.data["fields"])["under permuted labels"][0][1] == "0.0200"
+    assert dict(figure.data["fields"])["p under permuted labels"][0][1] == "0.30"
+    assert "compares with lists of permuted labels" in figure.caption
+
+
 def test_self_pairs_are_not_drawn(content):
     drawn = {figure.name: figure for figure in page_figures(content)}
     values = drawn["overlap-subfunctions"].data["fields"][0][1]

@@ -86,6 +86,8 @@ def test_overlaps_are_symmetric_and_chance_is_named(content, tiny_run):
     [row] = rows_of(tiny_run, "overlap_subfunctions", subfunction_a="sky", subfunction_b="river")
     assert subfunctions.value_SS[0, 3] == row["top_overlap"]
     assert subfunctions.p_value_SS[0, 3] == row["q_value"]
+    assert subfunctions.label_p_SS[0, 3] == subfunctions.label_p_SS[3, 0] == row["p_labels"]
+    assert subfunctions.label_value_SS[0, 3] == row["overlap_labels"]
     [block] = rows_of(tiny_run, "overlap_functions", function_a="topics", function_b="words")
     assert functions.value_SS[0, 1] == block["top_overlap"]
     blocks = rows_of(tiny_run, "overlap_functions")

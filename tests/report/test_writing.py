@@ -7,6 +7,7 @@ import pytest
 
 from modularity.errors import InputError, StoreError
 from modularity.report import write_report
+from modularity.report.wording import significant
 from modularity.types import ALL_LAYERS
 
 
@@ -74,7 +75,7 @@ def test_every_figure_shows_the_values_of_the_tables(open_page, tiny_run):
         "overlap-functions": ("words × topics", value("overlap_functions", "top_overlap", ".3g", **functions)),
         "overlap-subfunctions": ("river × stone", value("overlap_subfunctions", "top_overlap", ".3g", **pair)),
         "experts": ("words · layer 0", f"proportion {100 * proportion:.3g} %"),
-        "experts-functions": ("words · layer 0", f"proportion {100 * whole:.3g} %"),
+        "experts-functions": ("words · layer 0", f"proportion {significant(100 * whole)} %"),
         "experts-layer-0": ("river · expert 1", f"of the top 20 neurons: {count}"),
         "sensitivity": ("words · top 5.0 %", f"proportion {100 * overall:.3g} %"),
     }

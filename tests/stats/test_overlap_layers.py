@@ -5,7 +5,7 @@ import pytest
 
 from modularity.errors import DataError
 from modularity.stats import overlap_p_values
-from modularity.stats.overlap_layers import total_overlap_p_values
+from modularity.stats.overlap_layers import n_shared, total_overlap_p_values
 
 
 def test_one_layer_is_the_hypergeometric_tail() -> None:
@@ -34,3 +34,12 @@ def test_several_layers_agree_with_simulation() -> None:
 def test_what_cannot_be_is_refused(counts: list[int], k: list[int], n: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         total_overlap_p_values(np.array(counts), k, n)
+
+
+def test_shared_neurons_by_hand_and_as_sets() -> None:
+    top_NSK = np.array([[[0, 1, 2], [2, 1, 5], [3, 4, -1]], [[5, 4, 3], [0, 1, 2], [3, 5, 4]]])
+    assert n_shared(top_NSK, 6).tolist() == [[[3, 2, 0], [2, 3, 0], [0, 0, 2]], [[3, 0, 3], [0, 3, 0], [3, 0, 3]]]
+    generator = np.random.default_rng(1)
+    lists = np.stack([generator.choice(50, 8, replace=False) for _ in range(12)]).reshape(3, 4, 8)
+    expected = [[[len(set(a) & set(b)) for b in draw] for a in draw] for draw in lists.tolist()]
+    np.testing.assert_array_equal(n_shared(lists, 50), expected)
