@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from modularity.models.description import ModelDescription, describe_model
     from modularity.models.expert_layers import ExpertWeights
     from modularity.models.expert_taps import ChoiceTap, ExpertTap, ExpertVariant, RoutedNeurons
+    from modularity.models.heads import HeadModel, load_head_model, wrap_head_model
     from modularity.models.loading import LoadedModel, ModelIdentity, load_model, load_tokenizer, uses_gpu, wrap_model
     from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode, compute_threads
     from modularity.models.sites import SiteTable
@@ -31,6 +32,7 @@ __all__ = [
     "ExpertTap",
     "ExpertVariant",
     "ExpertWeights",
+    "HeadModel",
     "LoadedModel",
     "MatmulMode",
     "ModelConfig",
@@ -47,10 +49,12 @@ __all__ = [
     "describe_model",
     "firing_order",
     "known_architectures",
+    "load_head_model",
     "load_model",
     "load_tokenizer",
     "register_architecture",
     "uses_gpu",
+    "wrap_head_model",
     "wrap_model",
 ]
 
@@ -67,6 +71,7 @@ _MODULES = {
     "description": ("ModelDescription", "describe_model"),
     "expert_layers": ("ExpertWeights",),
     "expert_taps": ("ChoiceTap", "ExpertTap", "ExpertVariant", "RoutedNeurons"),
+    "heads": ("HeadModel", "load_head_model", "wrap_head_model"),
     "loading": ("LoadedModel", "ModelIdentity", "load_model", "load_tokenizer", "uses_gpu", "wrap_model"),
     "numerics": ("MatmulMode", "apply_matmul_mode", "choose_matmul_mode", "compute_threads"),
     "sites": ("SiteTable",),

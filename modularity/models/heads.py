@@ -70,7 +70,7 @@ def load_head_model(config: ModelConfig) -> HeadModel:
     """
     source = find_source(config)
     hf_config = read_hf_config(source)
-    architecture = architecture_of(hf_config.model_type)
+    architecture = architecture_of(hf_config.model_type, hf_config)
     source = pinned(source)
     device = _device(config)
     tokenizer = load_tokenizer(config)
