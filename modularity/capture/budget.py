@@ -15,7 +15,6 @@ from modularity.types import Site, SiteShape, StorageDtype
 ROW_UNIT = 128
 """Rows of an item are a multiple of this, the inner chunk of the store."""
 
-_MIN_EXAMPLES = 8
 _STREAM_TENSORS = 12
 """Tensors of the residual width alive in a block: stream, norm, queries, keys, values, their transposes, output."""
 _WIDE_TENSORS = 2
@@ -27,24 +26,16 @@ _SCRATCH_BYTES = 48 * 2**20
 _ITEM_SIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def rows_per_item(
-    shapes: Mapping[Site, SiteShape], *, storage_dtype: StorageDtype, item_bytes: int, rows_per_example: int = 1
-) -> int:
-    """Largest multiple of 128 rows whose values fit `item_bytes`, but at least 128 and at least eight examples.
-
-    An example whose rows lie in two items is computed for both; with eight or more examples in an item that is about
-    an eighth of the work at most.
+def rows_per_item(shapes: Mapping[Site, SiteShape], *, storage_dtype: StorageDtype, item_bytes: int) -> int:
+    """Largest multiple of 128 rows whose values fit `item_bytes`, but at least 128.
 
     Parameters
     ----------
     shapes : what is captured
     storage_dtype : dtype of the stored values
     item_bytes : target for one work item over all sites and layers
-    rows_per_example : rows of the longest example; 1 where positions are reduced
     """
-    fitting = item_bytes // row_bytes(shapes, storage_dtype) // ROW_UNIT
-    needed = -(-_MIN_EXAMPLES * rows_per_example // ROW_UNIT) if rows_per_example > 1 else 1
-    return max(fitting, needed) * ROW_UNIT
+    return max(1, item_bytes // row_bytes(shapes, storage_dtype) // ROW_UNIT) * ROW_UNIT
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,10 @@ def plan_memory(
     on_device : the model is on an accelerator
     """
     n_tokens = max(tokens_per_batch, longest_tokens)
-    widest = max(max(shape.widths) for shape in model.shapes.values())
+    widest = max(
+        model.ffn_active_width if site.name == "ffn.neurons" else max(shape.widths)
+        for site, shape in model.shapes.items()
+    )
     per_token = _WIDE_TENSORS * widest + _STREAM_TENSORS * model.residual_width
     working = n_tokens * per_token * _ITEM_SIZE.get(model.dtype, 4) + _SCRATCH_BYTES
     # Attention scores exist in full only with eager attention; a mask of padded batches always does.

@@ -1,13 +1,14 @@
 """Live model to activation rows: exactly the wanted sites and layers, pooled or picked on the device, nothing kept.
 
 Hooks are on the model only during `capture`, the forward ends after the last wanted tap, and no LM head runs. What is
-captured equals a plain Hugging Face forward of the same batch; padding is never included.
+captured equals a plain Hugging Face forward of the same batch; padding is never included. In models with experts the
+tokens are counted that no expert processed because the chosen one was full.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 
 import numpy as np
@@ -16,13 +17,13 @@ import torch
 from modularity.capture.delivery import Deliver, RingDelivery, Target, deliver_on_host
 from modularity.capture.forward import BatchForward
 from modularity.capture.rows import RowLedger, select_rows
-from modularity.capture.selection import ReductionKind, Selection
+from modularity.capture.selection import ReductionKind, Selection, Values
 from modularity.capture.session import TapSession
 from modularity.capture.storage_dtype import tensor_view
 from modularity.capture.transfer import CudaCopier, HostRing
 from modularity.data import TokenBatch
 from modularity.errors import DataError, InputError
-from modularity.models import LoadedModel, Tap, firing_order
+from modularity.models import ExpertTap, ExpertVariant, LoadedModel, RoutedNeurons, Tap, firing_order
 from modularity.types import Site, SiteShape, StackName, StorageDtype
 
 
@@ -41,10 +42,15 @@ class CaptureStats:
     """Forwards with hooks, selection and, on a CPU, the writing of rows; on CUDA the time to queue all this."""
     seconds_total: float
     """The whole call: forming batches, forwards, waiting for the last copies."""
+    n_routed: int = 0
+    """(real token, sparse layer) pairs that a router decided on, in captured layers of `ffn.neurons` and
+    `router.choices`."""
+    n_dropped: int = 0
+    """Of these, the pairs that no expert processed, because the chosen one was full (Switch Transformers)."""
 
     def __add__(self, other: "CaptureStats") -> "CaptureStats":
         """Sums of all fields, for several work items."""
-        sums = {field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
+        sums = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
         return CaptureStats(**sums)
 
 
@@ -60,6 +66,8 @@ class Capturer:
     sites : the sites to capture, each once
     layers : layer coordinates for all of them; None = all layers of each site. For `residual` these are depths
     storage_dtype : dtype of the rows; values are computed in the model's own dtype
+    expert_variant : neurons of experts only for the tokens that the expert processes (`corrected`), or of all experts
+        for all tokens (`released`)
 
     Raises
     ------
@@ -76,13 +84,16 @@ class Capturer:
         *,
         layers: Sequence[int] | None = None,
         storage_dtype: StorageDtype = "float32",
+        expert_variant: ExpertVariant = "corrected",
     ) -> None:
         if not sites or len(set(sites)) < len(sites):
             raise InputError(f"sites={[str(site) for site in sites]}: expected at least one site and each only once")
         self.shapes: dict[Site, SiteShape] = {site: model.sites.shape(site, layers) for site in sites}
         """What `capture` fills for each site."""
         self._module = model.module
-        self._taps = firing_order(tap for site in sites for tap in model.sites.taps(site, layers))
+        taps = firing_order(tap for site in sites for tap in model.sites.taps(site, layers))
+        self._taps = tuple(replace(tap, variant=expert_variant) if isinstance(tap, ExpertTap) else tap for tap in taps)
+        self._counted = _one_per_router(self._taps)
         self._forward = BatchForward(model, {site.stack for site in sites})
         self._storage_dtype: StorageDtype = storage_dtype
         self._ring = HostRing(CudaCopier()) if model.device.type == "cuda" else None
@@ -129,10 +140,13 @@ class Capturer:
         ledger = RowLedger(row_start, n_rows)
         counts = _Counts()
         selections: dict[StackName, Selection] = {}
+        masks: Mapping[StackName, np.ndarray] = {}
         with self._delivery() as deliver:
 
-            def receive(index: int, values_BTU: torch.Tensor) -> None:
+            def receive(index: int, values_BTU: Values) -> None:
                 target = targets[index]
+                if index in self._counted:
+                    counts.add_routing(values_BTU, masks[target.tap.site.stack])
                 deliver(target, values_BTU, selections[target.tap.site.stack])
 
             with TapSession(self._taps, receive) as session:
@@ -174,6 +188,12 @@ class Capturer:
         return Target(tap=tap, out_RU=out_RU, row_start=row_start, storage_dtype=self._storage_dtype)
 
 
+def _one_per_router(taps: Sequence[Tap]) -> frozenset[int]:
+    """One tap of each sparse layer whose values show which tokens no expert processes."""
+    found = {(tap.site.stack, tap.layer): index for index, tap in enumerate(taps) if isinstance(tap, ExpertTap)}
+    return frozenset(found.values())
+
+
 def _check_out(out: Mapping[Site, np.ndarray], shapes: Mapping[Site, SiteShape]) -> int:
     if set(out) != set(shapes):
         raise DataError(f"arrays to fill are for {_names(out)}, expected exactly {_names(shapes)}")
@@ -196,6 +216,9 @@ class _Counts:
     n_padded_tokens: int = 0
     n_batches: int = 0
     seconds_forward: float = 0.0
+    n_routed: int = 0
+    dropped: list[torch.Tensor] = field(default_factory=list)
+    """By batch and layer, on the device, so that counting does not make the host wait."""
 
     def add(self, batch: TokenBatch, seconds_forward: float) -> None:
         self.n_examples += len(batch.input_ids_BT)
@@ -203,6 +226,12 @@ class _Counts:
         self.n_padded_tokens += batch.input_ids_BT.size
         self.n_batches += 1
         self.seconds_forward += seconds_forward
+
+    def add_routing(self, values: Values, mask_BT: np.ndarray) -> None:
+        choices_NE = values.choices_NE if isinstance(values, RoutedNeurons) else values.flatten(0, -2)
+        real_N = torch.from_numpy(mask_BT.reshape(-1)).to(choices_NE.device)
+        self.n_routed += int(mask_BT.sum())
+        self.dropped.append((real_N & ~choices_NE.bool().any(-1)).sum())
 
     def stats(self, *, n_rows: int, seconds_total: float) -> CaptureStats:
         return CaptureStats(
@@ -213,4 +242,6 @@ class _Counts:
             n_batches=self.n_batches,
             seconds_forward=self.seconds_forward,
             seconds_total=seconds_total,
+            n_routed=self.n_routed,
+            n_dropped=sum(int(count) for count in self.dropped),
         )

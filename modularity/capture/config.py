@@ -1,7 +1,7 @@
 """What to capture and in which portions."""
 
 from itertools import pairwise
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,6 +29,9 @@ class CaptureConfig(Config):
     """Items captured but not yet written before capture waits for the store."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Texts are cut after this many tokens, and the cuts reported; None = the model's limit."""
+    expert_variant: Literal["corrected", "released"] = "corrected"
+    """Neurons of the experts of mixture models. `corrected`: only for the tokens that the expert processes, and pooled
+    over these, 0 without any; `released`: all experts for all tokens, as Zhang et al. 2023 recorded them."""
 
     @field_validator("sites")
     @classmethod

@@ -12,14 +12,14 @@ from typing import NoReturn
 
 import torch
 
-from modularity.capture.selection import Selection, put_rows
+from modularity.capture.selection import Selection, Values, put_rows
 from modularity.capture.storage_dtype import STORAGE_LIMIT, TORCH_DTYPE
 from modularity.capture.transfer import HostRing
 from modularity.errors import NumericError
 from modularity.models import Tap
 from modularity.types import StorageDtype
 
-Deliver = Callable[["Target", torch.Tensor, Selection], None]
+Deliver = Callable[["Target", Values, Selection], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Target:
         return int(bad_GU.sum()), f"{len(bad_rows)} rows ({shown}), first at unit {unit}"
 
 
-def deliver_on_host(target: Target, values_BTU: torch.Tensor, selection: Selection) -> None:
+def deliver_on_host(target: Target, values_BTU: Values, selection: Selection) -> None:
     """Select, check and write on the CPU, without a copy in between."""
     low, high = selection.store(values_BTU, target.out_RU)
     if not target.fits(low, high):
@@ -92,7 +92,7 @@ class RingDelivery:
     def __init__(self, ring: HostRing) -> None:
         self._ring = ring
 
-    def __call__(self, target: Target, values_BTU: torch.Tensor, selection: Selection) -> None:
+    def __call__(self, target: Target, values_BTU: Values, selection: Selection) -> None:
         """Start the way of one tap's rows to the host."""
         selected_GU = selection.select(values_BTU)
         rows = torch.from_numpy(selection.rows)

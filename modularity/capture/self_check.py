@@ -1,9 +1,13 @@
-"""Is what was captured what the model used? The out-projection of it must give the output of the hooked module."""
+"""Is what was captured what the model used? The out-projection of it must give the output of the hooked module.
+
+For the neurons of experts: what the chosen experts write, times the weights of the router, must give the output of the
+module of the experts.
+"""
 
 import torch
 
 from modularity.errors import SiteError
-from modularity.models import Tap
+from modularity.models import RoutedNeurons, Tap
 
 PROJECTION_TOLERANCE = {
     torch.float64: 1e-9,
@@ -15,7 +19,7 @@ PROJECTION_TOLERANCE = {
 product over [B*T, F] or in chunks may sum in another order than one over [B, T, F]."""
 
 
-def check_projection(tap: Tap, captured_BTU: torch.Tensor, output_BTD: torch.Tensor) -> None:
+def check_projection(tap: Tap, captured_BTU: torch.Tensor | RoutedNeurons, output_BTD: torch.Tensor) -> None:
     """Compare `tap.project(captured)` with the output of its module.
 
     Positions whose output is not finite are left out: values that are not finite are refused where they are stored,
@@ -24,7 +28,7 @@ def check_projection(tap: Tap, captured_BTU: torch.Tensor, output_BTD: torch.Ten
     Parameters
     ----------
     tap : a tap with `check`
-    captured_BTU : what capture delivers, (B, T, width)
+    captured_BTU : what capture delivers, (B, T, width), or neurons of experts
     output_BTD : what the module returned, (B, T, D)
 
     Raises
@@ -34,7 +38,10 @@ def check_projection(tap: Tap, captured_BTU: torch.Tensor, output_BTD: torch.Ten
     """
     where = f"{tap.site} layer {tap.layer}: the out-projection of the captured values"
     remedy = f"check {tap.path} in the architecture's row of the site table, and that no other hook changes its input"
-    projected_BTD = _project(tap, captured_BTU).to(output_BTD.device)
+    if isinstance(captured_BTU, RoutedNeurons):
+        projected_BTD = captured_BTU.project().view(*captured_BTU.shape[:2], -1).to(output_BTD.device)
+    else:
+        projected_BTD = _project(tap, captured_BTU).to(output_BTD.device)
     if projected_BTD.shape != output_BTD.shape:
         raise SiteError(
             f"{where} has shape {tuple(projected_BTD.shape)}, but {tap.path} returned "

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from modularity.capture.selection import Values
 from modularity.capture.self_check import check_projection
 from modularity.errors import SiteError
-from modularity.models import Tap
+from modularity.models import RoutedNeurons, Tap
 from modularity.types import StackName
 
 Extent = tuple[int, int]
-Deliver = Callable[[int, torch.Tensor], None]
+Deliver = Callable[[int, Values], None]
 
 
 class _StopForward(BaseException):
@@ -33,7 +34,8 @@ class TapSession:
     Parameters
     ----------
     taps : the wanted taps, any order
-    deliver : called as `deliver(index of the tap, values of shape (B, T, width))` as soon as a tap is complete
+    deliver : called as `deliver(index of the tap, values of shape (B, T, width))` as soon as a tap is complete; neurons
+        of experts come as `RoutedNeurons` of B examples
     """
 
     def __init__(self, taps: Sequence[Tap], deliver: Deliver) -> None:
@@ -89,13 +91,13 @@ class TapSession:
                 self._check.remove()
         self._refuse_silence()
 
-    def _receiver(self, index: int) -> Callable[[torch.Tensor], None]:
-        def receive(values: torch.Tensor) -> None:
+    def _receiver(self, index: int) -> Callable[[Values], None]:
+        def receive(values: Values) -> None:
             self._receive(index, values)
 
         return receive
 
-    def _receive(self, index: int, values: torch.Tensor) -> None:
+    def _receive(self, index: int, values: Values) -> None:
         tap = self._taps[index]
         n_examples, n_positions = self._extents[tap.site.stack]
         values = as_batch(tap, values, n_examples)
@@ -105,11 +107,13 @@ class TapSession:
                 f"{describe(tap)} fired for {self._n_positions[index]} positions, expected {n_positions}: the module "
                 f"runs more often than once per forward; check the path in the row of the site table"
             )
-        self._parts[index].append(values)
+        whole = values
+        if isinstance(values, torch.Tensor):
+            self._parts[index].append(values)
+            if self._n_positions[index] == n_positions and len(self._parts[index]) > 1:
+                whole = torch.cat(self._parts[index], dim=1)
         if self._n_positions[index] < n_positions:
             return
-        parts = self._parts[index]
-        whole = values if len(parts) == 1 else torch.cat(parts, dim=1)
         self._parts[index] = []
         self._deliver(index, whole)
         if self._check is None or tap.check is None:
@@ -150,7 +154,7 @@ class _OutputCheck:
         self._taps = taps
         self._extents = extents
         self._done = done
-        self._captured: dict[int, torch.Tensor] = {}
+        self._captured: dict[int, Values] = {}
         self._outputs: dict[int, list[torch.Tensor]] = {}
         self._handles = [
             tap.module.register_forward_hook(self._receiver(index))
@@ -158,7 +162,7 @@ class _OutputCheck:
             if tap.check is not None
         ]
 
-    def expect(self, index: int, captured_BTU: torch.Tensor) -> None:
+    def expect(self, index: int, captured_BTU: Values) -> None:
         """The values of a tap are complete; its module's output follows."""
         self._captured[index] = captured_BTU
 
@@ -180,9 +184,13 @@ class _OutputCheck:
         outputs.append(output.reshape(n_examples, -1, output.shape[-1]))
         if index not in self._captured:
             return
-        # First and last example show a wrong module or order as well as all do, at an eighth of the cost.
-        ends = slice(None, None, max(n_examples - 1, 1))
-        check_projection(tap, self._captured.pop(index)[ends], torch.cat([part[ends] for part in outputs], dim=1))
+        captured = self._captured.pop(index)
+        if isinstance(captured, RoutedNeurons):
+            check_projection(tap, captured, torch.cat(outputs, dim=1))
+        else:
+            # First and last example show a wrong module or order as well as all do, at an eighth of the cost.
+            ends = slice(None, None, max(n_examples - 1, 1))
+            check_projection(tap, captured[ends], torch.cat([part[ends] for part in outputs], dim=1))
         del self._outputs[index]
         self._done()
 
@@ -192,13 +200,14 @@ def describe(tap: Tap) -> str:
     return f"{tap.site} layer {tap.layer} ({tap.side} of {tap.path})"
 
 
-def as_batch(tap: Tap, values: torch.Tensor, n_examples: int) -> torch.Tensor:
+def as_batch(tap: Tap, values: Values, n_examples: int) -> Values:
     """Values of one firing as (B, T, width); the tap itself has checked the width.
 
     Parameters
     ----------
     tap : where they come from
-    values : tensor of shape (B, T, width), or (B*T, width) where the tap says that rows arrive flattened
+    values : tensor of shape (B, T, width), or (B*T, width) where the tap says that rows arrive flattened; or neurons
+        of experts for B*T tokens
     n_examples : B
 
     Raises
@@ -209,6 +218,10 @@ def as_batch(tap: Tap, values: torch.Tensor, n_examples: int) -> torch.Tensor:
     problem = None
     if values.dtype != tap.dtype:
         problem = f"dtype {tap.dtype}, seen {values.dtype}"
+    elif isinstance(values, RoutedNeurons):
+        if values.shape[1] % n_examples == 0:
+            return values.batched(n_examples)
+        problem = f"a multiple of {n_examples} tokens, seen {values.shape[1]}"
     elif values.dim() == 2 and tap.flattened and values.shape[0] % n_examples == 0:
         return values.reshape(n_examples, -1, tap.width)
     elif values.dim() != 3 or values.shape[0] != n_examples:

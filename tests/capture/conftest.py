@@ -16,10 +16,18 @@ from transformers import (
     GPTNeoXModel,
     LlamaConfig,
     LlamaModel,
+    MixtralConfig,
+    MixtralModel,
+    OlmoeConfig,
+    OlmoeModel,
     OPTConfig,
     OPTModel,
+    Qwen3MoeConfig,
+    Qwen3MoeModel,
     RobertaConfig,
     RobertaModel,
+    SwitchTransformersConfig,
+    SwitchTransformersModel,
     T5Config,
     T5Model,
 )
@@ -41,6 +49,7 @@ _BERT_LIKE = {
     "max_position_embeddings": 64,
     "pad_token_id": PAD,
 }
+_LLAMA_LIKE = _BERT_LIKE | {"num_key_value_heads": 2, "num_experts_per_tok": 2}
 _MODELS = {
     "opt": lambda changes: OPTModel(
         OPTConfig(
@@ -79,6 +88,27 @@ _MODELS = {
         T5Config(
             **{"vocab_size": VOCABULARY, "d_model": 32, "d_ff": 48, "num_layers": 3, "num_heads": 4, "d_kv": 8}
             | {"pad_token_id": PAD, "decoder_start_token_id": PAD}
+            | changes
+        )
+    ),
+    "mixtral": lambda changes: MixtralModel(
+        MixtralConfig(**_LLAMA_LIKE | {"intermediate_size": 16, "num_local_experts": 6} | changes)
+    ),
+    "olmoe": lambda changes: OlmoeModel(
+        OlmoeConfig(**_LLAMA_LIKE | {"intermediate_size": 16, "num_experts": 6} | changes)
+    ),
+    "qwen3_moe": lambda changes: Qwen3MoeModel(
+        Qwen3MoeConfig(
+            **_LLAMA_LIKE
+            | {"moe_intermediate_size": 16, "num_experts": 6, "head_dim": 8, "mlp_only_layers": [1]}
+            | changes
+        )
+    ),
+    "switch": lambda changes: SwitchTransformersModel(
+        SwitchTransformersConfig(
+            **{"vocab_size": VOCABULARY, "d_model": 32, "d_ff": 16, "num_layers": 4, "num_heads": 4, "d_kv": 8}
+            | {"num_sparse_encoder_layers": 2, "num_decoder_layers": 2, "num_sparse_decoder_layers": 1}
+            | {"num_experts": 4, "expert_capacity": 2, "pad_token_id": PAD, "decoder_start_token_id": PAD}
             | changes
         )
     ),

@@ -27,14 +27,6 @@ def test_at_least_128_rows_whatever_the_model():
     assert rows_per_item(shapes(32, 10240), storage_dtype="float32", item_bytes=2**20) == 128
 
 
-def test_items_of_tokens_hold_at_least_eight_examples():
-    small = shapes(12, 3072)
-    arguments = {"storage_dtype": "float32", "item_bytes": 96 * 2**20}
-    assert rows_per_item(small, rows_per_example=30, **arguments) == 640
-    assert rows_per_item(small, rows_per_example=512, **arguments) == 4096
-    assert rows_per_item(small, rows_per_example=81, **arguments) == 768
-
-
 PEAK = """
 import json, sys
 import numpy as np, torch
@@ -125,3 +117,22 @@ def test_an_accelerator_holds_the_model_and_the_host_the_buffers(tmp_path):
     assert host.host_bytes == host.parameter_bytes + host.working_bytes + host.buffer_bytes
     assert device.device_bytes == host.parameter_bytes + host.working_bytes
     assert device.host_bytes == device.buffer_bytes == host.buffer_bytes + 4 * 1024 * 256 * 2
+
+
+def test_a_token_computes_its_chosen_experts_only(tmp_path):
+    from transformers import MixtralConfig
+
+    arguments = {"storage_dtype": "float32", "n_rows_per_item": 128, "tokens_per_batch": 4096, "longest_tokens": 128}
+    working = []
+    for n_experts in (4, 32):
+        folder = tmp_path / str(n_experts)
+        MixtralConfig(
+            hidden_size=32, intermediate_size=1024, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=4,
+            num_local_experts=n_experts, num_experts_per_tok=2, vocab_size=50,
+        ).save_pretrained(folder)  # fmt: skip
+        description = describe_model(ModelConfig(name=str(folder)))
+        plan = plan_memory(description, {NEURONS: description.shapes[NEURONS]}, **arguments)
+        working.append(plan.working_bytes)
+        assert plan.working_bytes >= 2 * 4096 * 2 * 1024 * 4
+        assert plan.buffer_bytes == 2 * 128 * n_experts * 1024 * 4
+    assert working[0] == working[1]

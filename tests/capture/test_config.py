@@ -41,3 +41,10 @@ def test_the_same_site_twice_is_refused():
 def test_config_survives_json():
     config = CaptureConfig(sites=("residual",), layers=(0, 2), dtype="bfloat16")
     assert validate_config(CaptureConfig, config.as_json()) == config
+
+
+def test_variant_of_expert_neurons():
+    assert CaptureConfig().expert_variant == "corrected"
+    assert CaptureConfig(expert_variant="released").expert_variant == "released"
+    with pytest.raises(InputError, match="'corrected' or 'released'"):
+        validate_config(CaptureConfig, {"expert_variant": "paper"})
