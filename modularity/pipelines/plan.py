@@ -7,6 +7,9 @@ from modularity.errors import AllowanceError
 from modularity.pipelines.config import Allowance
 from modularity.runtime.progress import format_bytes, format_duration
 
+TIME_RANGE = (0.6, 2.0)
+"""Estimates, made by probes of a few milliseconds, lie within these multiples of the time that jobs take."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -24,11 +27,15 @@ class Plan:
     store_bytes: int
     """Bytes written, before compression."""
     worker_bytes: int
-    """Host memory of a worker at its peak, above that of the interpreter with its libraries (some 0.5 to 1 GB)."""
+    """Host memory of a worker at its peak, the interpreter with its libraries included."""
     seconds: float | None
     """Estimated time of capture and ranking for one worker like this machine; None where the model runs on a GPU."""
     device_bytes: int = 0
     """GPU memory of a worker at its peak; 0 without a GPU."""
+    model_bytes: int = 0
+    """Of `worker_bytes`: the weights."""
+    library_bytes: int = 0
+    """Of `worker_bytes`: interpreter, libraries and job data, measured in the process that plans."""
     notes: tuple[str, ...] = ()
     reuse: str | None = None
     """Which items are taken over from another run."""
@@ -36,7 +43,6 @@ class Plan:
     def rows(self) -> list[tuple[str, str]]:
         """Names and values as they are printed."""
         items = ", ".join(f"{count:,} {kind}" for kind, count in self.items.items())
-        time = "not estimated: the model runs on a GPU" if self.seconds is None else format_duration(self.seconds)
         truncated = f" ({self.n_truncated:,} truncated)" if self.n_truncated else " (none truncated)"
         gpu = f", and {format_bytes(self.device_bytes)} of GPU memory" if self.device_bytes else ""
         return [
@@ -46,9 +52,22 @@ class Plan:
             ("tokens", f"{self.n_tokens:,}"),
             ("rows", f"{self.n_rows:,}"),
             ("store", f"{format_bytes(self.store_bytes)} before compression"),
-            ("memory", f"{format_bytes(self.worker_bytes)} per worker at its peak, above the libraries" + gpu),
-            ("time", f"{time} (estimate, one worker)" if self.seconds is not None else time),
+            ("memory", self._memory_text() + gpu),
+            ("time", self._time_text()),
         ]
+
+    def _memory_text(self) -> str:
+        buffers = self.worker_bytes - self.model_bytes - self.library_bytes
+        return (
+            f"about {format_bytes(self.worker_bytes)} per worker, of which {format_bytes(self.model_bytes)} model, "
+            f"{format_bytes(buffers)} buffers, {format_bytes(self.library_bytes)} libraries"
+        )
+
+    def _time_text(self) -> str:
+        if self.seconds is None:
+            return "not estimated: the model runs on a GPU"
+        low, high = (format_duration(factor * self.seconds) for factor in TIME_RANGE)
+        return f"{low} to {high} with one worker" if low != high else f"about {low} with one worker"
 
     def text(self) -> str:
         """The plan as lines of text."""

@@ -18,8 +18,12 @@ from modularity.models import ModelDescription, describe_model, load_tokenizer, 
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.layout import listed_neurons, partition_bytes, predictivity_bytes
 from modularity.pipelines.plan import Plan
+from modularity.runtime.executor import available_cpus
+from modularity.runtime.memory import resident_bytes
 from modularity.types import Site, SiteShape, StorageDtype, WorkItem
 
+N_PROBES = 5
+"""Measurements of which the fastest counts: the others were disturbed."""
 SHARDS_PER_ITEM = 2
 """Zarr shards that one capture item writes: the first is written while the second is computed."""
 UNLIMITED_MODEL_TOKENS = 512
@@ -144,6 +148,7 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
     config, tables = job.config, job.tables.values()
     items = [*job.capture_items(), *job.partition_items(), *job.predictivity_items(), *job.summary_items()]
     kinds = dict.fromkeys(item.kind for item in items)
+    seconds = _seconds(job, frozenset(reused))
     memory = plan_memory(
         job.description,
         job.shapes,
@@ -154,6 +159,9 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
         n_buffers=config.capture.max_pending_items + 1,
         on_device=uses_gpu(config.model),
     )
+    libraries = resident_bytes()  # after the probes, which load the kernels
+    model = 0 if memory.on_device else memory.parameter_bytes
+    capture = memory.host_bytes + _writing_bytes(job)
     return Plan(
         items={kind: sum(item.kind == kind for item in items) for kind in kinds},
         n_examples=sum(table.n_examples for table in tables),
@@ -161,8 +169,10 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
         n_tokens=sum(table.n_tokens for table in tables),
         n_truncated=sum(table.n_truncated for table in tables),
         store_bytes=_activation_bytes(job) + _result_bytes(job),
-        worker_bytes=max(memory.host_bytes, _analysis_bytes(job)),
-        seconds=None if memory.on_device else _seconds(job, frozenset(reused)),
+        worker_bytes=libraries + max(capture, model + _analysis_bytes(job)),
+        model_bytes=model,
+        library_bytes=libraries,
+        seconds=None if memory.on_device else seconds,
         device_bytes=memory.device_bytes,
         notes=(*(note for function in job.functions for note in function.notes), *_site_notes(job)),
         reuse=reuse,
@@ -288,6 +298,14 @@ def _result_bytes(job: PreparedJob) -> int:
     )
 
 
+def _writing_bytes(job: PreparedJob) -> int:
+    """Shards of one layer that are encoded at one time, one in each thread, raw and compressed."""
+    n_threads = int(job.config.runtime.cpus_per_worker or available_cpus())
+    shards = max(len(shape.layers) for shape in job.shapes.values())
+    shard_bytes = max(job.rows_per_shard.values()) * _row_values(job) * _ITEM_SIZE[job.config.capture.dtype] // shards
+    return 2 * min(max(1, n_threads), shards) * shard_bytes
+
+
 def _analysis_bytes(job: PreparedJob) -> int:
     """Activations of one block, the labels and the lists of best neurons under permutation."""
     shape = job.analysed
@@ -322,10 +340,12 @@ def _seconds(job: PreparedJob, reused: frozenset[WorkItem]) -> float:
 
 def _probe_flops() -> float:
     left, right = np.ones((512, 768), np.float32), np.ones((768, 3072), np.float32)
-    left @ right
-    start = time.perf_counter()
-    left @ right
-    return 2 * 512 * 768 * 3072 / max(time.perf_counter() - start, 1e-6)
+    seconds = []
+    for _ in range(N_PROBES):
+        start = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - start)
+    return 2 * 512 * 768 * 3072 / max(min(seconds), 1e-6)
 
 
 def _ranking_seconds(job: PreparedJob) -> float:
@@ -340,9 +360,12 @@ def _ranking_seconds(job: PreparedJob) -> float:
     activations_RF = generator.standard_normal((n_rows, 32), dtype=np.float32)
     labels_SR = generator.random((100, n_rows)) < 0.5
     ranking_scores(activations_RF, labels_SR, n_threads=1)
-    start = time.perf_counter()
-    ranking_scores(activations_RF, labels_SR, n_threads=1)
-    per_value = (time.perf_counter() - start) / (32 * 100 * n_rows)
+    seconds = []
+    for _ in range(N_PROBES):
+        start = time.perf_counter()
+        ranking_scores(activations_RF, labels_SR, n_threads=1)
+        seconds.append(time.perf_counter() - start)
+    per_value = min(seconds) / (32 * 100 * n_rows)
     values = sum(
         int((function.labels_SE >= 0).sum()) * sum(shape.widths) * job.config.predictivity.n_permutations
         for function in job.functions

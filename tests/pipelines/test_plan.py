@@ -9,6 +9,8 @@ import tiny_jobs
 from modularity.errors import AllowanceError
 from modularity.pipelines import EmergentModularityConfig, Plan, plan_job
 from modularity.pipelines.config import Allowance
+from modularity.pipelines.prepare import prepare
+from modularity.runtime.memory import resident_bytes
 from modularity.store import Run
 
 PLAN = Plan(
@@ -19,6 +21,8 @@ PLAN = Plan(
     n_truncated=0,
     store_bytes=5_000_000,
     worker_bytes=2_000_000_000,
+    model_bytes=400_000_000,
+    library_bytes=700_000_000,
     seconds=7200.0,
 )
 
@@ -56,11 +60,23 @@ def test_captured_bytes_follow_dtype_and_sites(bert: Any, functions: list[Any], 
     assert set(plan.items) == {"capture"}
 
 
+def test_memory_holds_model_and_libraries(config: EmergentModularityConfig) -> None:
+    plan = plan_job(config)
+    assert plan.model_bytes == prepare(config).description.parameter_bytes
+    assert 0.5 * resident_bytes() < plan.library_bytes <= 1.2 * resident_bytes()
+    assert plan.worker_bytes > plan.model_bytes + plan.library_bytes
+
+
 def test_memory_grows_with_buffers_and_batches(config: EmergentModularityConfig) -> None:
-    base = plan_job(config).worker_bytes
+    base = above_libraries(config)
     capture = config.capture
     for changed in (capture.replace(max_pending_items=40), capture.replace(tokens_per_batch=65536)):
-        assert plan_job(config.replace(capture=changed.as_json())).worker_bytes > base
+        assert above_libraries(config.replace(capture=changed.as_json())) > base
+
+
+def above_libraries(config: EmergentModularityConfig) -> int:
+    plan = plan_job(config)
+    return plan.worker_bytes - plan.library_bytes
 
 
 def test_a_plan_within_its_allowance_passes() -> None:
@@ -94,5 +110,6 @@ def test_text_tells_everything() -> None:
     assert "examples   1,200 (7 truncated)" in text
     assert "tokens     34,000" in text
     assert "store      5.0 MB before compression" in text
-    assert "memory     2.0 GB per worker at its peak" in text
+    assert "memory     about 2.0 GB per worker, of which 400.0 MB model, 900.0 MB buffers, 700.0 MB libraries" in text
+    assert "time       1 h 12 min to 4 h 0 min with one worker" in text
     assert text.endswith("note: 2 duplicates dropped")
