@@ -36,9 +36,17 @@ import numpy as np
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from modularity.capture import BackgroundWriter, BufferPool, CaptureConfig, Capturer, ItemBuffer, rows_per_item
+from modularity.capture import (
+    BackgroundWriter,
+    BufferPool,
+    CaptureConfig,
+    CapturedShard,
+    Capturer,
+    capture_shards,
+    overhang,
+    rows_per_item,
+)
 from modularity.data import TokenTable
-from modularity.data.batches import row_ranges, token_batches
 from modularity.models import wrap_model
 from modularity.models.numerics import choose_matmul_mode
 from modularity.store import Manifest, RowCoordinates, create_run
@@ -98,6 +106,7 @@ class Bench:
         self.ids = np.random.default_rng(0).integers(4, shape.vocabulary, (n_batches, B, T))
         self.n_runs = 0
         self.capturers: dict[str, Capturer] = {}
+        self.pools: dict[tuple[str, int], BufferPool] = {}
 
     def bare(self) -> Pass:
         """The base model alone."""
@@ -135,37 +144,36 @@ class Bench:
         """Capture of pooled rows or of every token, written to a fresh Zarr store."""
         n_examples = len(self.ids) * B
         table = _table(self.ids.reshape(n_examples, T).astype(np.int32).ravel(), np.full(n_examples, T), reduction)
-        return self.pipeline(table, dtype=dtype, rows_per_example=1 if reduction else T)
+        return self.pipeline(table, dtype=dtype)
 
-    def pipeline(self, table: TokenTable, *, dtype: str = "float32", rows_per_example: int = 1) -> Pass:
+    def pipeline(self, table: TokenTable, *, dtype: str = "float32") -> Pass:
         """One pass of the whole way from a token table to a store, by a worker that lives over all passes."""
         if dtype not in self.capturers:
             self.capturers[dtype] = Capturer(self.loaded, [SITE], storage_dtype=dtype)
         capturer = self.capturers[dtype]
-        target = CaptureConfig().item_bytes
-        n_rows = rows_per_item(
-            capturer.shapes, storage_dtype=dtype, item_bytes=target, rows_per_example=rows_per_example
-        )
+        n_rows = rows_per_item(capturer.shapes, storage_dtype=dtype, item_bytes=CaptureConfig().item_bytes)
         n_rows = min(n_rows, -(-table.n_rows // 128) * 128)
-        pool = BufferPool(capturer.shapes, n_rows, storage_dtype=dtype)
+        key = dtype, n_rows + overhang(table)
+        pool = self.pools.setdefault(key, BufferPool(capturer.shapes, key[1], storage_dtype=dtype))
         shutil.rmtree(self.folder / f"run{self.n_runs}", ignore_errors=True)
         self.n_runs += 1
         run = create_run(self.folder / f"run{self.n_runs}", Manifest.of("benchmark"))
         run.create_activations("texts", capturer.shapes, _coordinates(table), storage_dtype=dtype, rows_per_item=n_rows)
 
-        def write(work: tuple[int, int, ItemBuffer]) -> None:
-            start, stop, buffer = work
-            array = run.write_activations("texts", SITE, start, buffer.arrays[SITE])
-            run.commit(WorkItem.of("capture", start=start, stop=stop), arrays=[array])
-            pool.release(buffer)
+        def write(shard: CapturedShard) -> None:
+            values = shard.buffer.arrays[SITE]
+            array = run.write_activations("texts", SITE, shard.start, values)
+            run.commit(WorkItem.of("capture", start=shard.start, rows=len(values)), arrays=[array])
+            pool.release(shard.buffer)
 
         def go() -> None:
+            shards = capture_shards(
+                capturer, table, pool,
+                first=0, last=table.n_rows, rows_per_shard=n_rows, tokens_per_batch=B * T, pad_id=1,
+            )  # fmt: skip
             with BackgroundWriter(write, max_pending=1) as writer:
-                for start, stop in row_ranges(table.n_rows, n_rows):
-                    buffer = pool.acquire(stop - start)
-                    batches = token_batches(table, start, stop, tokens_per_batch=B * T, pad_id=1)
-                    capturer.capture(batches, buffer.arrays, start, reduction=table.reduction)
-                    writer.put((start, stop, buffer))
+                for shard in shards:
+                    writer.put(shard)
 
         return go
 

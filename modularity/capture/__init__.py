@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from modularity.capture.buffers import BufferPool, ItemBuffer, row_bytes
     from modularity.capture.capturer import Capturer, CaptureStats
     from modularity.capture.config import CaptureConfig
+    from modularity.capture.shards import CapturedShard, capture_shards, overhang
     from modularity.capture.storage_dtype import bfloat16_from_bits, bfloat16_to_bits, numpy_dtype
     from modularity.capture.writer import BackgroundWriter
 
@@ -19,12 +20,15 @@ __all__ = [
     "BufferPool",
     "CaptureConfig",
     "CaptureStats",
+    "CapturedShard",
     "Capturer",
     "ItemBuffer",
     "MemoryPlan",
     "bfloat16_from_bits",
     "bfloat16_to_bits",
+    "capture_shards",
     "numpy_dtype",
+    "overhang",
     "plan_memory",
     "row_bytes",
     "rows_per_item",
@@ -35,6 +39,7 @@ _MODULES = {
     "buffers": ("BufferPool", "ItemBuffer", "row_bytes"),
     "capturer": ("Capturer", "CaptureStats"),
     "config": ("CaptureConfig",),
+    "shards": ("CapturedShard", "capture_shards", "overhang"),
     "storage_dtype": ("bfloat16_from_bits", "bfloat16_to_bits", "numpy_dtype"),
     "writer": ("BackgroundWriter",),
 }

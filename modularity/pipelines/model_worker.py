@@ -6,8 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from modularity.capture import BackgroundWriter, BufferPool, CaptureConfig, Capturer, ItemBuffer
-from modularity.data import TokenTable, row_ranges, token_batches
+from modularity.capture import (
+    BackgroundWriter,
+    BufferPool,
+    CaptureConfig,
+    CapturedShard,
+    Capturer,
+    capture_shards,
+    overhang,
+)
+from modularity.data import TokenTable
 from modularity.experts import (
     balanced_kmeans,
     kmeans_partition,
@@ -24,6 +32,7 @@ from modularity.models import (
     load_model,
 )
 from modularity.pipelines.config import ExpertsConfig, PartitionMethod
+from modularity.pipelines.native_experts import count_routing
 from modularity.store import ArrayWrite, Run, open_run
 from modularity.types import PARTITION, Site, StackName, WorkItem
 
@@ -93,32 +102,41 @@ class ModelWorker:
         table, rows_per_shard = spec.tables[function], dict(spec.rows_per_shard)[function]
         if self._capturer is None:
             self._capturer = Capturer(
-                self._model, spec.sites, layers=spec.capture.layers, storage_dtype=spec.capture.dtype
+                self._model,
+                spec.sites,
+                layers=spec.capture.layers,
+                storage_dtype=spec.capture.dtype,
+                expert_variant=spec.capture.expert_variant,
             )
+        n_rows = rows_per_shard + max(overhang(each) for each in spec.tables.values())
         pool = self._pools.setdefault(
-            rows_per_shard, BufferPool(self._capturer.shapes, rows_per_shard, storage_dtype=spec.capture.dtype)
+            n_rows, BufferPool(self._capturer.shapes, n_rows, storage_dtype=spec.capture.dtype)
         )
         writes: list[ArrayWrite] = []
         info: dict[str, Any] = {"tokens": 0, "bytes": 0, "seconds_forward": 0.0}
 
-        def write(pending: tuple[int, ItemBuffer]) -> None:
-            start, buffer = pending
-            for site, values in buffer.arrays.items():
-                writes.append(run.write_activations(function, site, start, values, n_threads=spec.n_threads))
-            pool.release(buffer)
+        def write(shard: CapturedShard) -> None:
+            for site, values in shard.buffer.arrays.items():
+                writes.append(run.write_activations(function, site, shard.start, values, n_threads=spec.n_threads))
+            pool.release(shard.buffer)
 
-        first, last = item.integer("start"), item.integer("stop")
+        shards = capture_shards(
+            self._capturer,
+            table,
+            pool,
+            first=item.integer("start"),
+            last=item.integer("stop"),
+            rows_per_shard=rows_per_shard,
+            tokens_per_batch=spec.capture.tokens_per_batch,
+            pad_id=self._model.pad_id,
+        )
         with BackgroundWriter(write, max_pending=spec.capture.max_pending_items) as writer:
-            for offset, end in row_ranges(last - first, rows_per_shard):
-                start, stop = first + offset, first + end
-                buffer = pool.acquire(stop - start)
-                batches = token_batches(
-                    table, start, stop, tokens_per_batch=spec.capture.tokens_per_batch, pad_id=self._model.pad_id
-                )
-                stats = self._capturer.capture(batches, buffer.arrays, start, reduction=table.reduction)
-                info["tokens"] += stats.n_tokens
-                info["seconds_forward"] += stats.seconds_forward
-                writer.put((start, buffer))
+            for shard in shards:
+                if shard.stats is not None:
+                    info["tokens"] += shard.stats.n_tokens
+                    info["seconds_forward"] += shard.stats.seconds_forward
+                    count_routing(info, shard.stats)
+                writer.put(shard)
         info["bytes"] = sum(stored.n_bytes for written in writes for stored in written.objects)
         run.commit(item, arrays=writes, info=info)
         return info
@@ -132,7 +150,11 @@ class ModelWorker:
         width = run.results(PARTITION, partial=True).sizes["neuron"]
         labels_MLF = np.full((len(config.methods), 1, width), -1, np.int32)
         for index, method in enumerate(config.methods):
-            labels_MLF[index, 0, : len(rows_FD)] = partition_neurons(rows_FD, method, config, layer=layer)
+            if method == "native":
+                labels_F = self._model.sites.native_partition(stack, layer)
+            else:
+                labels_F = partition_neurons(rows_FD, method, config, layer=layer)
+            labels_MLF[index, 0, : len(rows_FD)] = labels_F
         layers = run.results(PARTITION, partial=True)["layer"].values.tolist()
         writes = run.write_result(PARTITION, {"expert": labels_MLF}, at={"layer": layers.index(layer)})
         run.commit(item, arrays=writes)
@@ -140,7 +162,7 @@ class ModelWorker:
 
 
 def partition_neurons(rows_FD: np.ndarray, method: PartitionMethod, config: ExpertsConfig, *, layer: int) -> np.ndarray:
-    """Expert of every neuron of one layer, int32 (F,); seeds differ by layer."""
+    """Expert of every neuron of one layer by its input weights, int32 (F,); seeds differ by layer."""
     n_experts, seed = config.n_experts, config.seed + layer
     if method == "balanced":
         return balanced_kmeans(rows_FD, n_experts, n_restarts=config.n_restarts, seed=seed)

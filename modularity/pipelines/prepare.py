@@ -11,12 +11,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from modularity.capture.budget import plan_memory, rows_per_item
+from modularity.capture import overhang, plan_memory, rows_per_item
 from modularity.data import FunctionData, TokenTable, load_functions, row_ranges, tokenise
 from modularity.errors import InputError, ModelError
 from modularity.models import ModelDescription, describe_model, load_tokenizer, uses_gpu
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.layout import listed_neurons, partition_bytes, predictivity_bytes
+from modularity.pipelines.native_experts import native_problems
 from modularity.pipelines.plan import Plan
 from modularity.runtime.executor import available_cpus
 from modularity.runtime.memory import resident_bytes
@@ -124,6 +125,7 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
     tokenizer = _attempt(lambda: load_tokenizer(config.model), problems) if description is not None else None
     if shapes is not None:
         problems += [*_expert_problems(config, shapes), *_fraction_problems(config, shapes)]
+        problems += [] if description is None else native_problems(config, _analysed(shapes), description)
     tables: dict[str, TokenTable] = {}
     if functions is not None and tokenizer is not None and description is not None:
         limits = (config.capture.max_tokens, description.max_positions)
@@ -153,7 +155,7 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
         job.description,
         job.shapes,
         storage_dtype=config.capture.dtype,
-        n_rows_per_item=max(job.rows_per_shard.values()),
+        n_rows_per_item=max(job.rows_per_shard.values()) + max(overhang(table) for table in tables),
         tokens_per_batch=config.capture.tokens_per_batch,
         longest_tokens=max(int(table.lengths_E.max()) for table in tables),
         n_buffers=config.capture.max_pending_items + 1,
@@ -221,7 +223,9 @@ def _captured_shapes(config: EmergentModularityConfig, description: ModelDescrip
             )
             continue
         widths = tuple(full.widths[full.layers.index(layer)] for layer in wanted)
-        shapes[site] = SiteShape(site, tuple(wanted), widths, full.unit_dims, full.unit_shape)
+        inner = full.unit_shape[1:]
+        unit_shape = (max(widths) // math.prod(inner), *inner)
+        shapes[site] = SiteShape(site, tuple(wanted), widths, full.unit_dims, unit_shape)
     if problems:
         raise InputError(problems)
     return shapes
