@@ -12,7 +12,7 @@ from modularity.runtime import RuntimeConfig
 
 Variant = Literal["corrected", "paper"]
 Analysis = Literal["predictivity", "experts", "overlap"]
-PartitionMethod = Literal["balanced", "random", "unbalanced", "shuffled"]
+PartitionMethod = Literal["balanced", "native", "random", "unbalanced", "shuffled"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -37,9 +37,10 @@ class ExpertsConfig(Config):
     """Partition of the neurons of each layer, and the search for functional experts (cards A4, A5, B1)."""
 
     n_experts: int = Field(default=16, ge=2)
-    """Experts of each layer; must divide the neurons of every layer."""
+    """Experts of each layer; must divide the neurons of every layer, and be the model's own number for `native`."""
     methods: tuple[PartitionMethod, ...] = ("balanced", "random", "unbalanced", "shuffled")
-    """`balanced` is the partition of the study, the others are its controls."""
+    """`balanced`, or `native` in a mixture model, is the partition of the study; the others are its controls. `native`
+    are the model's own experts: of the captured layers each must have some (`capture.layers`)."""
     n_restarts: int = Field(default=1, ge=1)
     """Restarts of balanced k-means."""
     seed: int = Field(default=0, ge=0)
@@ -57,9 +58,10 @@ class ExpertsConfig(Config):
 
     @model_validator(mode="after")
     def _balanced_is_there(self) -> Self:
-        if "balanced" not in self.methods:
+        if "balanced" not in self.methods and "native" not in self.methods:
             raise ValueError(
-                f"methods={list(self.methods)} lacks 'balanced', the partition that the others control for"
+                f"methods={list(self.methods)} lacks 'balanced', the partition that the others control for; in a "
+                f"mixture model it may be 'native'"
             )
         return self
 

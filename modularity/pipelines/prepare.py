@@ -218,9 +218,7 @@ def _captured_shapes(config: EmergentModularityConfig, description: ModelDescrip
         wanted = full.layers if config.capture.layers is None else config.capture.layers
         absent = [layer for layer in wanted if layer not in full.layers]
         if absent:
-            problems.append(
-                f"capture.layers: {absent} are not among the layers {full.layers[0]}..{full.layers[-1]} of {site}"
-            )
+            problems.append(f"capture.layers: {absent} are not among the layers {_listed(full.layers)} of {site}")
             continue
         widths = tuple(full.widths[full.layers.index(layer)] for layer in wanted)
         inner = full.unit_shape[1:]
@@ -229,6 +227,11 @@ def _captured_shapes(config: EmergentModularityConfig, description: ModelDescrip
     if problems:
         raise InputError(problems)
     return shapes
+
+
+def _listed(layers: Sequence[int]) -> str:
+    whole = len(layers) == layers[-1] - layers[0] + 1
+    return f"{layers[0]}..{layers[-1]}" if whole else ", ".join(map(str, layers))
 
 
 def _analysed(shapes: Mapping[Site, SiteShape]) -> SiteShape | None:

@@ -72,7 +72,8 @@ def _recompute(run: Run, n_rows: int, seed: int) -> tuple[float, int, list[str]]
     mode = run.manifest.notes.get("matmul")
     if mode is not None:
         apply_matmul_mode(MatmulMode(**{**mode, "shape": tuple(mode["shape"])}), device=model.device)
-    capturer = Capturer(model, tuple(job.shapes), layers=job.config.capture.layers)
+    capture = job.config.capture
+    capturer = Capturer(model, tuple(job.shapes), layers=capture.layers, expert_variant=capture.expert_variant)
     tolerance = max(RELATIVE_TOLERANCE[dtype] for dtype in (job.config.capture.dtype, model.identity.dtype))
     generator = np.random.default_rng(seed)
     largest, checked = 0.0, 0

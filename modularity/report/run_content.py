@@ -23,7 +23,7 @@ from modularity.report.content import (
 from modularity.report.run_experts import expert_curves, expert_maps, sensitivity_curves
 from modularity.report.run_function_experts import function_expert_curves
 from modularity.report.run_notes import run_notes
-from modularity.report.run_tables import PARTITION_SHOWN, Row, RunTables
+from modularity.report.run_tables import Row, RunTables
 from modularity.stats import benjamini_hochberg
 from modularity.store import Run
 from modularity.types import PARTITION
@@ -250,10 +250,10 @@ def _finite(value: float | None) -> float | None:
 
 def _neurons(run: Run, tables: RunTables) -> Iterator[TopNeuron]:
     """Top neurons, the best of each sub-function first."""
-    experts = _expert_of(run)
+    experts = _expert_of(run, tables.partition_shown)
     functional = {
         (row["function"], row["subfunction"], row["layer"], row["expert"]): row["functional"]
-        for row in tables.rows("expert_counts", partition=PARTITION_SHOWN)
+        for row in tables.rows("expert_counts", partition=tables.partition_shown)
     }
     examples: dict[tuple[Any, ...], list[Row]] = {}
     for row in tables.rows("top_examples"):
@@ -285,13 +285,13 @@ def _neurons(run: Run, tables: RunTables) -> Iterator[TopNeuron]:
         )
 
 
-def _expert_of(run: Run) -> dict[tuple[int, int], int]:
+def _expert_of(run: Run, shown: str) -> dict[tuple[int, int], int]:
     if PARTITION not in run.result_names():
         return {}
     partition = run.results(PARTITION, partial=True)
-    if PARTITION_SHOWN not in partition["partition"].values:
+    if shown not in partition["partition"].values:
         return {}
-    expert_LF = partition["expert"].values[partition["partition"].values.tolist().index(PARTITION_SHOWN)]
+    expert_LF = partition["expert"].values[partition["partition"].values.tolist().index(shown)]
     layers = partition["layer"].values.tolist()
     return {
         (layers[i], f): int(expert) for i, row in enumerate(expert_LF) for f, expert in enumerate(row) if expert >= 0

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from modularity.report.content import ExpertControl, ExpertCurve, ExpertMap, ExpertTest, SensitivityCurve
-from modularity.report.run_tables import PARTITION_SHOWN, Row, RunTables
+from modularity.report.run_tables import Row, RunTables
 from modularity.store import Run
 from modularity.types import ALL_LAYERS, PERMUTED_LABELS, SHUFFLED_EXPERTS
 
@@ -17,8 +17,8 @@ def expert_curves(run: Run, tables: RunTables, function: str) -> Iterator[Expert
     config = run.manifest.config["experts"]
     every = tables.rows("modularity_tests", function=function, top_fraction=config["top_fraction"])
     tests = [row for row in every if row["null"] == SHUFFLED_EXPERTS]
-    shown = [row for row in tests if row["partition"] == PARTITION_SHOWN]
-    by_labels = [row for row in every if row["null"] == PERMUTED_LABELS and row["partition"] == PARTITION_SHOWN]
+    shown = [row for row in tests if row["partition"] == tables.partition_shown]
+    by_labels = [row for row in every if row["null"] == PERMUTED_LABELS and row["partition"] == tables.partition_shown]
     if not shown:
         return
     layers = sorted({row["layer"] for row in shown} - {ALL_LAYERS})
@@ -37,7 +37,7 @@ def expert_curves(run: Run, tables: RunTables, function: str) -> Iterator[Expert
             controls.append(
                 ExpertControl(name, column(rows, "proportion", "observed"), column(rows, "degree", "observed"))
             )
-    example = tables.rows("functional_experts", function=function, partition=PARTITION_SHOWN,
+    example = tables.rows("functional_experts", function=function, partition=tables.partition_shown,
                           top_fraction=config["top_fraction"])[0]  # fmt: skip
     yield ExpertCurve(
         function=function,
@@ -74,7 +74,7 @@ def _test(by_labels: list[Row], by_partitions: list[Row]) -> ExpertTest:
 def expert_maps(run: Run, tables: RunTables) -> Iterator[ExpertMap]:
     """One map for each layer, over the sub-functions of all functions."""
     config = run.manifest.config["experts"]
-    counts = tables.rows("expert_counts", partition=PARTITION_SHOWN)
+    counts = tables.rows("expert_counts", partition=tables.partition_shown)
     for layer in sorted({row["layer"] for row in counts}):
         rows = [row for row in counts if row["layer"] == layer]
         names = list(dict.fromkeys((row["function"], row["subfunction"]) for row in rows))
@@ -102,7 +102,11 @@ def expert_maps(run: Run, tables: RunTables) -> Iterator[ExpertMap]:
 def sensitivity_curves(tables: RunTables, function: str) -> Iterator[SensitivityCurve]:
     """Proportion and degree of one function over the top fractions; nothing when they were not computed."""
     rows = tables.rows(
-        "modularity_tests", function=function, partition=PARTITION_SHOWN, layer=ALL_LAYERS, null=SHUFFLED_EXPERTS
+        "modularity_tests",
+        function=function,
+        partition=tables.partition_shown,
+        layer=ALL_LAYERS,
+        null=SHUFFLED_EXPERTS,
     )
     fractions = sorted({row["top_fraction"] for row in rows})
     if not fractions:
@@ -113,7 +117,7 @@ def sensitivity_curves(tables: RunTables, function: str) -> Iterator[Sensitivity
         return np.array([found[fraction] for fraction in fractions])
 
     layers = {row["layer"]: row["n_neurons"] for row in tables.rows("function_curve", function=function)}
-    lists = tables.rows("functional_experts", function=function, partition=PARTITION_SHOWN)
+    lists = tables.rows("functional_experts", function=function, partition=tables.partition_shown)
     width = min(layers.values(), default=None)
     yield SensitivityCurve(
         function=function,

@@ -6,7 +6,7 @@ import numpy as np
 
 from modularity.report.content import ExpertControl, ExpertCurve, FloatArray
 from modularity.report.run_experts import CONTROLS
-from modularity.report.run_tables import PARTITION_SHOWN, Row, RunTables
+from modularity.report.run_tables import Row, RunTables
 from modularity.store import Run
 from modularity.types import ALL_LAYERS
 
@@ -14,7 +14,7 @@ from modularity.types import ALL_LAYERS
 def function_expert_curves(run: Run, tables: RunTables, function: str) -> Iterator[ExpertCurve]:
     """The curve of one function as a whole; nothing when it was not computed."""
     rows = tables.rows("function_modularity", function=function)
-    shown = [row for row in rows if row["partition"] == PARTITION_SHOWN]
+    shown = [row for row in rows if row["partition"] == tables.partition_shown]
     if not shown:
         return
     layers = sorted({row["layer"] for row in shown} - {ALL_LAYERS})

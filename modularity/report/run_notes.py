@@ -7,6 +7,8 @@ from modularity.report.wording import count, number, plural
 from modularity.stats.arrangements import n_arrangements
 from modularity.store import Run
 
+_ROUTING = ("routed", "dropped")
+
 
 def run_notes(run: Run, tables: RunTables) -> Iterator[str]:
     """Sentences, each naming the function that it speaks of."""
@@ -20,6 +22,12 @@ def run_notes(run: Run, tables: RunTables) -> Iterator[str]:
         yield "Variant paper: neurons are chosen and reported on the same examples, so their values are optimistic."
     if manifest.state != "finished":
         yield f"The run is {manifest.state}: parts of this page may be missing."
+    routed, dropped = (sum(int(record.info.get(name, 0)) for record in run.commits().values()) for name in _ROUTING)
+    if dropped:
+        yield (
+            f"Capacity of experts: of {routed:,} routings, each of one token in one layer, {dropped:,} found their "
+            "expert full; no expert processed these tokens there."
+        )
     ties = sum(int(record.info.get("boundary_ties", 0)) for record in run.commits().values())
     if ties:
         yield (

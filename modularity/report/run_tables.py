@@ -7,8 +7,6 @@ from typing import Any
 from modularity.store import Run
 
 Row = dict[str, Any]
-PARTITION_SHOWN = "balanced"
-"""The partition that the page shows; the others are its controls."""
 
 
 class RunTables:
@@ -23,6 +21,9 @@ class RunTables:
         self._known = set(run.tables())
         self.functions: tuple[str, ...] = tuple(config["name"] for config in run.manifest.config["functions"])
         """Functions in the order of the job."""
+        methods = run.manifest.config["experts"]["methods"]
+        self.partition_shown = "native" if "native" in methods else "balanced"
+        """The partition that the page shows; the others are its controls."""
         self._rows: dict[str, list[Row]] = {}
 
     def rows(self, table: str, **wanted: Any) -> list[Row]:

@@ -27,6 +27,7 @@ def config(**changes: Any) -> EmergentModularityConfig:
             "function 'words' has pooling 'none', several rows per example; .* or analyses=\\[\\] to capture only",
         ),
         ({"experts": {"methods": ["random"]}}, r"methods=\['random'\] lacks 'balanced', the partition that"),
+        ({"experts": {"methods": ["shuffled"]}}, "in a mixture model it may be 'native'"),
         ({"variant": "released"}, "variant='released': Input should be 'corrected' or 'paper'"),
         ({"predictivity": {"permutations": 5}}, "predictivity.permutations: unknown key"),
         ({"allowance": {"store_bytes": 0}}, "allowance.store_bytes=0"),
