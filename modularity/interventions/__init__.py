@@ -8,27 +8,47 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modularity.interventions.calibration import NeuronMoments, neuron_moments
+    from modularity.interventions.measure import LabelTask, label_logits, label_task, label_token_ids, measure_task
     from modularity.interventions.neurons import perturbed
     from modularity.interventions.noise import Gaussian, Mean, Noise, NoiseKind, Resample, Shuffle, Zero, make_noise
+    from modularity.interventions.scores import TaskScores, logit_margins, task_scores
+    from modularity.interventions.sweep import Cell, Selection, Sweep, drop_array, run_sweep, sweep_cells
 
 __all__ = [
+    "Cell",
     "Gaussian",
+    "LabelTask",
     "Mean",
     "NeuronMoments",
     "Noise",
     "NoiseKind",
     "Resample",
+    "Selection",
     "Shuffle",
+    "Sweep",
+    "TaskScores",
     "Zero",
+    "drop_array",
+    "label_logits",
+    "label_task",
+    "label_token_ids",
+    "logit_margins",
     "make_noise",
+    "measure_task",
     "neuron_moments",
     "perturbed",
+    "run_sweep",
+    "sweep_cells",
+    "task_scores",
 ]
 
 _MODULES = {
     "calibration": ("NeuronMoments", "neuron_moments"),
+    "measure": ("LabelTask", "label_logits", "label_task", "label_token_ids", "measure_task"),
     "neurons": ("perturbed",),
     "noise": ("Gaussian", "Mean", "Noise", "NoiseKind", "Resample", "Shuffle", "Zero", "make_noise"),
+    "scores": ("TaskScores", "logit_margins", "task_scores"),
+    "sweep": ("Cell", "Selection", "Sweep", "drop_array", "run_sweep", "sweep_cells"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
