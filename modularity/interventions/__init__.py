@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from modularity.interventions.measure import LabelTask, label_logits, label_task, label_token_ids, measure_task
     from modularity.interventions.neurons import perturbed
     from modularity.interventions.noise import Gaussian, Mean, Noise, NoiseKind, Resample, Shuffle, Zero, make_noise
+    from modularity.interventions.routing import Router, random_other_experts, restricted_routing, routers
     from modularity.interventions.scores import TaskScores, logit_margins, task_scores
     from modularity.interventions.sweep import Cell, Selection, Sweep, drop_array, run_sweep, sweep_cells
 
@@ -23,6 +24,7 @@ __all__ = [
     "Noise",
     "NoiseKind",
     "Resample",
+    "Router",
     "Selection",
     "Shuffle",
     "Sweep",
@@ -37,6 +39,9 @@ __all__ = [
     "measure_task",
     "neuron_moments",
     "perturbed",
+    "random_other_experts",
+    "restricted_routing",
+    "routers",
     "run_sweep",
     "sweep_cells",
     "task_scores",
@@ -47,6 +52,7 @@ _MODULES = {
     "measure": ("LabelTask", "label_logits", "label_task", "label_token_ids", "measure_task"),
     "neurons": ("perturbed",),
     "noise": ("Gaussian", "Mean", "Noise", "NoiseKind", "Resample", "Shuffle", "Zero", "make_noise"),
+    "routing": ("Router", "random_other_experts", "restricted_routing", "routers"),
     "scores": ("TaskScores", "logit_margins", "task_scores"),
     "sweep": ("Cell", "Selection", "Sweep", "drop_array", "run_sweep", "sweep_cells"),
 }
