@@ -17,6 +17,8 @@ What the sites mean where architectures differ:
 - A mixture-of-experts model has *sparse* layers, whose FFN is made of experts, and may have dense ones. The neurons of
   a sparse layer are those of all its experts, expert-major; `ffn.output` is the output of the whole FFN, the experts
   weighted by the router. `router.probabilities` and `router.choices` exist in sparse layers only.
+- Switch Transformers: transformers 5 before pull request 48421 did not apply the capacity of experts, so no token was
+  dropped. Since then it is counted per sequence, in the order of positions, padding included: pad on the right.
 """
 
 from collections.abc import Mapping

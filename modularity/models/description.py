@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -38,6 +38,8 @@ class ModelDescription:
     """Parameters of the base model, tied ones counted once."""
     n_embedding_parameters: int
     """Of these, the input embedding: looked up, not multiplied."""
+    n_idle_parameters: int
+    """Of these, the experts that process none of one token: all but the chosen ones of every sparse layer."""
     parameter_bytes: int
     dtype: str
     """Dtype of the weights; `float32` where neither config nor local weights say."""
@@ -72,7 +74,7 @@ def describe_model(config: ModelConfig) -> ModelDescription:
     sites = SiteTable(module, architecture)
     embedding = module.get_input_embeddings().weight  # type: ignore[operator]  # a method of every Hugging Face model
     parameters = tuple(module.parameters())
-    active, native_experts = _expert_numbers(sites, int(getattr(hf_config, "num_experts_per_tok", 1)))
+    numbers = _expert_numbers(sites, int(getattr(hf_config, "num_experts_per_tok", 1)))
     return ModelDescription(
         name=config.name,
         revision=pinned(source).commit or config.revision,
@@ -85,24 +87,34 @@ def describe_model(config: ModelConfig) -> ModelDescription:
         dtype=dtype,
         max_positions=architecture.longest_input(hf_config),
         residual_width=sites.residual_width(sites.stacks[0]),
-        ffn_active_width=active,
-        native_experts=native_experts,
+        n_idle_parameters=numbers.n_idle_parameters,
+        ffn_active_width=numbers.active_width,
+        native_experts=numbers.native,
         vocabulary_size=embedding.shape[0],
         has_decoder="decoder" in sites.stacks,
     )
 
 
-def _expert_numbers(sites: SiteTable, n_chosen: int) -> tuple[int, dict[StackName, dict[int, int]]]:
-    active = 0
-    native: dict[StackName, dict[int, int]] = {}
+class _ExpertNumbers(NamedTuple):
+    active_width: int
+    n_idle_parameters: int
+    native: dict[StackName, dict[int, int]]
+
+
+def _expert_numbers(sites: SiteTable, n_chosen: int) -> _ExpertNumbers:
+    active, idle = 0, 0
+    native: dict[StackName, dict[int, int]] = {stack: {} for stack in sites.stacks}
     for stack in sites.stacks:
-        native[stack] = {}
         for tap in sites.taps(Site(stack, "ffn.neurons")):
             experts = sites.expert_weights(stack, tap.layer)
-            if experts is not None:
-                native[stack][tap.layer] = experts.n_experts
-            active = max(active, tap.width if experts is None else n_chosen * experts.width)
-    return active, native
+            if experts is None:
+                active = max(active, tap.width)
+                continue
+            native[stack][tap.layer] = experts.n_experts
+            active = max(active, n_chosen * experts.width)
+            n_matrices = 3 if experts.is_gated else 2
+            idle += (experts.n_experts - n_chosen) * n_matrices * experts.width * experts.residual_width
+    return _ExpertNumbers(active, idle, native)
 
 
 def _stored_dtype(source: Source) -> str | None:

@@ -338,7 +338,8 @@ def _seconds(job: PreparedJob, reused: frozenset[WorkItem]) -> float:
     for item in job.capture_items():
         rows[item.text("function")] += 0 if item in reused else item.integer("stop") - item.integer("start")
     n_tokens = sum(table.n_tokens * rows[name] / table.n_rows for name, table in job.tables.items())
-    multiplied = job.description.n_parameters - job.description.n_embedding_parameters
+    model = job.description
+    multiplied = model.n_parameters - model.n_embedding_parameters - model.n_idle_parameters
     forward = 2 * multiplied * n_tokens / (0.5 * _probe_flops())
     items = job.predictivity_items()
     to_rank = sum(item not in reused for item in items) / len(items) if items else 0.0

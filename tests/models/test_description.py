@@ -70,6 +70,7 @@ def test_description_of_a_mixture_of_experts(save_checkpoint, name: str, active:
     description = describe_model(ModelConfig(name=str(folder)))
     assert description.native_experts == {"decoder": layers}
     assert description.ffn_active_width == active
+    assert description.n_idle_parameters == len(layers) * 3 * 3 * 24 * 32
     assert description.shapes[Site("decoder", "ffn.neurons")].widths[1] == 120
     assert description.shapes[Site("decoder", "router.choices")].layers == tuple(layers)
 
@@ -78,9 +79,10 @@ def test_description_of_switch_and_of_a_dense_model(save_checkpoint) -> None:
     switch = describe_model(ModelConfig(name=str(save_checkpoint("switch")[0])))
     assert switch.native_experts == {"encoder": {1: 3, 3: 3}, "decoder": {1: 3}}
     assert switch.ffn_active_width == 24
+    assert switch.n_idle_parameters == 3 * 2 * 2 * 24 * 32
     llama = describe_model(ModelConfig(name=str(save_checkpoint("llama")[0])))
     assert llama.native_experts == {"decoder": {}}
-    assert llama.ffn_active_width == 37
+    assert (llama.ffn_active_width, llama.n_idle_parameters) == (37, 0)
 
 
 def test_checkpoints_with_experts_are_loaded_and_described_alike(save_checkpoint) -> None:
