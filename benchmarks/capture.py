@@ -171,7 +171,9 @@ class Bench:
                 capturer, table, pool,
                 first=0, last=table.n_rows, rows_per_shard=n_rows, tokens_per_batch=B * T, pad_id=1,
             )  # fmt: skip
-            with BackgroundWriter(write, max_pending=1) as writer:
+            with BackgroundWriter(
+                write, max_pending=CaptureConfig().pending_items(on_gpu=False, is_local=True)
+            ) as writer:
                 for shard in shards:
                     writer.put(shard)
 

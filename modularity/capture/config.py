@@ -23,10 +23,12 @@ class CaptureConfig(Config):
     """Tokens of one forward, padding included; a longer example forms a batch of its own."""
     rows_per_item: int | None = Field(default=None, ge=128, multiple_of=128)
     """Rows of one work item and of one Zarr shard; None = as many as fit `item_bytes`."""
-    item_bytes: int = Field(default=64 * 2**20, ge=1)
+    item_bytes: int = Field(default=192 * 2**20, ge=1)
     """Target for the host memory of one work item's rows, over all sites and layers."""
-    max_pending_items: int = Field(default=1, ge=1)
-    """Items captured but not yet written before capture waits for the store."""
+    max_pending_items: int | None = Field(default=None, ge=0)
+    """Shards captured but not yet written before capture waits for the store; 0 = each is written before the next is
+    captured. None = 0 where model and store share the cores of one machine, since a thread that writes would hold up
+    the threads of every matrix product; else 1."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Texts are cut after this many tokens, and the cuts reported; None = the model's limit."""
     expert_variant: Literal["corrected", "released"] = "corrected"
@@ -53,6 +55,12 @@ class CaptureConfig(Config):
                 f"layers={list(layers)}: expected at least one, from 0 up, ascending, each once; or null for all"
             )
         return self
+
+    def pending_items(self, *, on_gpu: bool, is_local: bool) -> int:
+        """`max_pending_items`, or what suits where the model runs and where the store is."""
+        if self.max_pending_items is not None:
+            return self.max_pending_items
+        return int(on_gpu or not is_local)
 
     def resolved_sites(self, default_stack: StackName) -> tuple[Site, ...]:
         """The sites of a model whose first stack is `default_stack`.

@@ -130,7 +130,8 @@ class ModelWorker:
             tokens_per_batch=spec.capture.tokens_per_batch,
             pad_id=self._model.pad_id,
         )
-        with BackgroundWriter(write, max_pending=spec.capture.max_pending_items) as writer:
+        n_pending = spec.capture.pending_items(on_gpu=self._model.device.type != "cpu", is_local=run.space.is_local)
+        with BackgroundWriter(write, max_pending=n_pending) as writer:
             for shard in shards:
                 if shard.stats is not None:
                     info["tokens"] += shard.stats.n_tokens

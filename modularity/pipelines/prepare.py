@@ -158,7 +158,7 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
         n_rows_per_item=max(job.rows_per_shard.values()) + max(overhang(table) for table in tables),
         tokens_per_batch=config.capture.tokens_per_batch,
         longest_tokens=max(int(table.lengths_E.max()) for table in tables),
-        n_buffers=config.capture.max_pending_items + 1,
+        n_buffers=config.capture.pending_items(on_gpu=uses_gpu(config.model), is_local=True) + 1,
         on_device=uses_gpu(config.model),
     )
     libraries = resident_bytes()  # after the probes, which load the kernels

@@ -105,5 +105,24 @@ def test_closed_and_senseless_writers_are_refused():
     writer.close()
     with pytest.raises(ValueError, match="put on a closed BackgroundWriter"):
         writer.put(1)
-    with pytest.raises(InputError, match="max_pending=0: expected at least 1"):
-        BackgroundWriter(print, max_pending=0)
+    with pytest.raises(InputError, match="max_pending=-1: expected 0"):
+        BackgroundWriter(print, max_pending=-1)
+
+
+def test_without_pending_items_put_writes_in_the_same_thread():
+    written = []
+    with BackgroundWriter(lambda item: written.append((item, threading.get_ident())), max_pending=0) as writer:
+        for item in range(3):
+            writer.put(item)
+            assert written[-1] == (item, threading.get_ident())
+    assert writer.n_written == 3
+
+
+def test_without_pending_items_an_error_refuses_later_items():
+    def write(item):
+        raise KeyError(item)
+
+    with pytest.raises(KeyError), BackgroundWriter(write, max_pending=0) as writer:
+        with pytest.raises(KeyError, match="0"):
+            writer.put(0)
+        writer.put(1)
