@@ -24,7 +24,7 @@ from statistics import median
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from modularity.stats import better_polarity, polarity_floors, predictivity_null, ranking_scores
+from modularity.stats import better_polarity, polarity_scales, predictivity_null, ranking_scores
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def compare_null(kind: str, options: argparse.Namespace) -> NullResult:
     """Time of a null beside that of the observed statistic."""
     activations_RF = make_activations(kind, options.rows, options.neurons, options.zeros)
     labels_SR = np.random.default_rng(1).random((1, options.rows)) < 0.5
-    observed_SF = better_polarity(ranking_scores(activations_RF, labels_SR), polarity_floors(labels_SR)).statistic_SF
+    observed_SF = better_polarity(ranking_scores(activations_RF, labels_SR), polarity_scales(labels_SR)).score_SF
 
     def null(n_neurons: int = options.neurons) -> None:
         predictivity_null(

@@ -17,8 +17,10 @@ from modularity.errors import DataError
 from modularity.neurons.predictivity import NeuronPredictivity, row_groups
 from modularity.stats import (
     Interval,
+    PolarityRule,
     bootstrap_interval,
     max_statistic_p_values,
+    polarity_scales,
     top_neurons,
     weighted_average_precision,
 )
@@ -31,7 +33,7 @@ class BestNeurons:
     """One neuron for each sub-function; arrays of shape (n_subfunctions,), float64 unless said."""
 
     neuron_S: Array
-    """int64: the neuron with the highest predictivity on the selection rows; ties by lowest index."""
+    """int64: the neuron with the highest score on the selection rows; ties by lowest index."""
     polarity_S: Array
     """int8: its polarity there."""
     ap_S: Array
@@ -39,8 +41,8 @@ class BestNeurons:
     p_value_S: Array
     """Permutation p-value of this maximum, corrected for the number of neurons."""
     null_max_mean_S: Array
-    """Mean of the maximum over neurons under permuted labels, on the scale of the average precision in this neuron's
-    polarity, floor + (1 - floor) · statistic: the chance level of `ap_S`."""
+    """Mean of the maximum over neurons under permuted labels, as the average precision in this neuron's polarity that
+    has the same score: the chance level of `ap_S`."""
     ap_evaluation_S: Array
     """Its average precision on the evaluation rows in that polarity."""
     low_S: Array
@@ -57,6 +59,7 @@ def best_neurons(
     labels_SR: Array,
     selection_R: Array | None,
     *,
+    rule: PolarityRule = "standardised",
     n_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -68,8 +71,8 @@ def best_neurons(
     ----------
     predictivity : the whole layer, joined by `merge_blocks` where it was computed in blocks
     activation_RS : array of shape (n_rows, n_subfunctions), for each sub-function the activations of its best neuron:
-        `activations_RF[:, top_neurons(predictivity.normalised_SF, 1)[:, 0]]`
-    labels_SR, selection_R : as for `neuron_predictivity`
+        `activations_RF[:, top_neurons(predictivity.score_SF, 1)[:, 0]]`
+    labels_SR, selection_R, rule : as for `neuron_predictivity`
     n_resamples, confidence, seed, groups_R : as for `bootstrap_interval`; resamples keep the number of each label
         unless rows are drawn in groups
 
@@ -78,7 +81,7 @@ def best_neurons(
     DataError
         Shapes do not fit, or a resample by groups has only one class.
     """
-    neuron_S = top_neurons(predictivity.normalised_SF, 1)[:, 0]
+    neuron_S = top_neurons(predictivity.score_SF, 1)[:, 0]
     every_S = np.arange(len(neuron_S))
     if activation_RS.shape != labels_SR.shape[::-1] or len(labels_SR) != len(neuron_S):
         raise DataError(
@@ -87,22 +90,25 @@ def best_neurons(
         )
     polarity_S = predictivity.polarity_SF[every_S, neuron_S]
     intervals: list[Interval | None] = [None] * len(neuron_S)
+    null_ap_SN = np.empty_like(predictivity.null_max_SN)
     for group in row_groups(labels_SR, selection_R, len(activation_RS)):
-        rows = group.evaluation_rows
-        for s in group.subfunctions:
+        rows, select_R = group.evaluation_rows, group.selection_rows
+        scales = polarity_scales(labels_SR[np.ix_(group.subfunctions, select_R)] == 1, rule=rule)
+        for index, s in enumerate(group.subfunctions):
+            scale = scales.of(int(polarity_S[s])).part(index)
+            null_ap_SN[s] = scale.average_precision(predictivity.null_max_SN[s])
             intervals[s] = evaluation_interval(
                 activation_RS[rows, s], labels_SR[s, rows] == 1, int(polarity_S[s]),
                 n_resamples=n_resamples, confidence=confidence, seed=seed,
                 groups_R=None if groups_R is None else groups_R[rows],
             )  # fmt: skip
-    statistic_S = predictivity.normalised_SF[every_S, neuron_S]
-    floor_S = predictivity.floor_SF[every_S, neuron_S]
+    score_S = predictivity.score_SF[every_S, neuron_S]
     return BestNeurons(
         neuron_S=neuron_S,
         polarity_S=polarity_S,
         ap_S=predictivity.ap_SF[every_S, neuron_S],
-        p_value_S=max_statistic_p_values(statistic_S[:, None], predictivity.null_max_SN)[:, 0],
-        null_max_mean_S=floor_S + (1.0 - floor_S) * predictivity.null_max_SN.mean(axis=1),
+        p_value_S=max_statistic_p_values(score_S[:, None], predictivity.null_max_SN)[:, 0],
+        null_max_mean_S=null_ap_SN.mean(axis=1),
         ap_evaluation_S=predictivity.ap_evaluation_SF[every_S, neuron_S],
         low_S=np.array([interval.low for interval in intervals if interval]),
         high_S=np.array([interval.high for interval in intervals if interval]),

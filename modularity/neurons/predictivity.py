@@ -4,8 +4,8 @@ Source: Zhang et al. 2023, arXiv 2305.18390 (average precision of the better pol
 2211.07349 (accuracy at the mean activation). Both papers choose and report on the same examples, and have no null. Here
 polarity, direction and threshold are chosen on the selection rows and reported on the evaluation rows, and the null
 comes from permuted labels, the polarity being chosen anew under each permutation. `selection_R=None` uses all rows for
-both, as the papers and the released code do. Neurons are ranked, and tested, by average precision above the floor of
-their polarity (`normalised_SF`); `rule="larger"` compares the polarities as the paper does.
+both, as the papers and the released code do. Neurons are ranked, and tested, by their score (`score_SF`): how far the
+average precision stands out from a random order; `rule="larger"` compares the polarities as the paper does.
 
 A sub-function may own only some rows (labels of -1 elsewhere). Sub-functions with the same rows form a group; the
 neurons are sorted once for each group and half.
@@ -26,7 +26,7 @@ from modularity.stats import (
     accuracy_above,
     better_polarity,
     merge_lists,
-    polarity_floors,
+    polarity_scales,
     predictivity_null,
     ranking_scores,
 )
@@ -43,11 +43,13 @@ class NeuronPredictivity:
     ap_SF: Array
     """Average precision of the chosen polarity on the selection rows, in (0, 1]."""
     polarity_SF: Array
-    """int8: 1 when high activation goes with label 1, -1 when with label 0; equal statistics count as 1."""
+    """int8: 1 when high activation goes with label 1, -1 when with label 0; equal scores count as 1."""
     floor_SF: Array
-    """Average precision on the selection rows that counts as 0; see `polarity.Floors`."""
+    """Average precision on the selection rows that counts as 0; see `polarity.PolarityScale`."""
     normalised_SF: Array
-    """(ap - floor) / (1 - floor) on the selection rows: the statistic that ranks neurons and that is tested."""
+    """(ap - floor) / (1 - floor) on the selection rows."""
+    score_SF: Array
+    """On the selection rows; ranks neurons and is tested; see `polarity.BetterPolarity`."""
     auroc_SF: Array
     """AUROC of label 1 on the selection rows, in [0, 1]; 0.5 for a constant neuron."""
     accuracy_SF: Array
@@ -56,7 +58,7 @@ class NeuronPredictivity:
     p_value_SF: Array
     """Pooled standardised permutation p-value on the selection rows; see `predictivity_null`."""
     null_mean_SF: Array
-    """Mean of `normalised_SF` under permuted labels."""
+    """Mean of `score_SF` under permuted labels."""
     null_sd_SF: Array
     """Standard deviation of it."""
     null_max_SN: Array
@@ -64,7 +66,7 @@ class NeuronPredictivity:
     null_top_SNK: Array
     """int32: the best neurons of the block for each permutation, best first, -1 where it has no more."""
     null_top_value_SNK: Array
-    """float32: their `normalised_SF` under that permutation, by which lists of blocks merge."""
+    """float32: their `score_SF` under that permutation, by which lists of blocks merge."""
     ap_evaluation_SF: Array
     """Average precision on the evaluation rows in the polarity chosen on the selection rows."""
     auroc_evaluation_SF: Array
@@ -92,7 +94,7 @@ def neuron_predictivity(
     *,
     n_permutations: int,
     seed: int,
-    rule: PolarityRule = "above_floor",
+    rule: PolarityRule = "standardised",
     n_top: int = 0,
     clusters_R: Array | None = None,
     n_threads: int | None = None,
@@ -224,10 +226,10 @@ def _group_predictivity(
     chosen = ranking_scores(activations_RF, selection_SR, rows_R=select_R, n_threads=n_threads)
     same = np.array_equal(select_R, evaluate_R)
     reported = chosen if same else ranking_scores(activations_RF, evaluation_SR, rows_R=evaluate_R, n_threads=n_threads)
-    better = better_polarity(chosen, polarity_floors(selection_SR, rule=rule))
+    better = better_polarity(chosen, polarity_scales(selection_SR, rule=rule))
     positive_SF = better.positive_SF
     null = predictivity_null(
-        activations_RF, selection_SR, better.statistic_SF,
+        activations_RF, selection_SR, better.score_SF,
         rows_R=select_R, n_permutations=n_permutations, seed=seed, rule=rule, n_top=n_top, n_threads=n_threads,
         clusters_R=None if clusters_R is None else clusters_R[select_R],
     )  # fmt: skip
@@ -236,7 +238,8 @@ def _group_predictivity(
         ap_SF=better.ap_SF,
         polarity_SF=np.where(positive_SF, 1, -1).astype(np.int8),
         floor_SF=better.floor_SF,
-        normalised_SF=better.statistic_SF,
+        normalised_SF=better.normalised_SF,
+        score_SF=better.score_SF,
         auroc_SF=chosen.auroc_SF,
         accuracy_SF=_accuracy(activations_RF, selection_SR, evaluation_SR, group),
         p_value_SF=null.p_value_SF,

@@ -42,7 +42,7 @@ class _Inputs:
     subfunctions: list[str]
     layers: list[int]
     widths: list[int]
-    normalised_SLF: np.ndarray
+    score_SLF: np.ndarray
     expert_MLF: np.ndarray
     config: ExpertsConfig
     rule: Rule
@@ -50,7 +50,7 @@ class _Inputs:
     def top(self, fraction: float) -> list[np.ndarray]:
         """Top neurons of every sub-function, one array (S, k) for each layer."""
         return [
-            top_neurons(self.normalised_SLF[:, index, :width], max(1, int(fraction * width)))
+            top_neurons(self.score_SLF[:, index, :width], max(1, int(fraction * width)))
             for index, width in enumerate(self.widths)
         ]
 
@@ -68,7 +68,7 @@ def bring_experts_together(run: Run, item: WorkItem, config: ExpertsConfig, *, v
         results["subfunction"].values.tolist(),
         results["layer"].values.tolist(),
         results["width"].values.tolist(),
-        results["normalised"].values,
+        results["score"].values,
         partition["expert"].values,
         config,
         Rule(alpha=config.alpha) if variant == "paper" else Rule(fdr=config.fdr),

@@ -12,13 +12,18 @@ PREDICTIVITY_ARRAYS = {
     "polarity": ("int8", "+1: high activation means label 1; -1: high activation means label 0"),
     "normalised": (
         "float64",
-        "(predictivity - floor) / (1 - floor) with the polarity's floor; it chooses the polarity and ranks neurons",
+        "(predictivity - floor) / (1 - floor) with the polarity's floor: 0 is a constant neuron, 1 a perfect one",
+    ),
+    "score": (
+        "float64",
+        "how far predictivity stands out from a random order, about standard normal (variant paper: normalised); "
+        "it chooses the polarity and ranks neurons",
     ),
     "auroc": ("float64", "area under the ROC curve on selection examples, of the polarity +1"),
     "accuracy": ("float64", "accuracy on evaluation examples of one threshold, the mean over selection examples"),
-    "p_value": ("float64", "permutation p of normalised, standardised by neuron and pooled over the block"),
-    "null_mean": ("float32", "mean of normalised under permuted labels"),
-    "null_sd": ("float32", "standard deviation of normalised under permuted labels"),
+    "p_value": ("float64", "permutation p of score, standardised by neuron and pooled over the block"),
+    "null_mean": ("float32", "mean of score under permuted labels"),
+    "null_sd": ("float32", "standard deviation of score under permuted labels"),
     "predictivity_evaluation": (
         "float64",
         "average precision on evaluation examples, polarity chosen on selection examples",
@@ -75,7 +80,7 @@ def create_predictivity(
         _BLOCK_DIMS,
         "float64",
         {"layer": 1, "block": 1},
-        {"long_name": "largest normalised among the neurons of a block, for each label permutation"},
+        {"long_name": "largest score among the neurons of a block, for each label permutation"},
     )
     if n_listed:
         arrays |= _list_arrays()
@@ -103,7 +108,7 @@ def _list_arrays() -> dict[str, ResultArray]:
     """The best neurons of each permutation, from which the null of the experts is computed."""
     meanings = {
         "null_top": ("int32", "best neurons of the block for each label permutation, best first; -1: no more"),
-        "null_top_value": ("float32", "normalised of these neurons under the permutation; -inf: no more"),
+        "null_top_value": ("float32", "score of these neurons under the permutation; -inf: no more"),
     }
     return {
         name: ResultArray((*_BLOCK_DIMS, "rank"), dtype, {"layer": 1, "block": 1}, {"long_name": meaning})

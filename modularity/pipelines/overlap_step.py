@@ -82,7 +82,7 @@ def _compare(run: Run, config: OverlapConfig) -> _Compared:
     first = next(iter(results.values()))
     layers, widths = first["layer"].values.tolist(), first["width"].values.tolist()
     names = [(function, str(name)) for function, result in results.items() for name in result["subfunction"].values]
-    values_SLF = np.concatenate([result["normalised"].values for result in results.values()])
+    values_SLF = np.concatenate([result["score"].values for result in results.values()])
     k_L = [top_fraction_count(width, config.top_fraction) for width in widths]
     each = [values_SLF[:, index, :width] for index, width in enumerate(widths)]
     return _Compared(

@@ -16,6 +16,7 @@ _FIELDS = {
     "predictivity": "ap_SF",
     "polarity": "polarity_SF",
     "normalised": "normalised_SF",
+    "score": "score_SF",
     "auroc": "auroc_SF",
     "accuracy": "accuracy_SF",
     "p_value": "p_value_SF",
@@ -74,7 +75,7 @@ def selection_half(coordinates: Mapping[str, np.ndarray], variant: Variant) -> n
 
 def polarity_rule(variant: Variant) -> PolarityRule:
     """How the polarity of a neuron is chosen."""
-    return "larger" if variant == "paper" else "above_floor"
+    return "larger" if variant == "paper" else "standardised"
 
 
 def _values(scores: NeuronPredictivity, start: int, stop: int) -> dict[str, np.ndarray]:

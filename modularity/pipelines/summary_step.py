@@ -13,7 +13,7 @@ import numpy as np
 from modularity.neurons import evaluation_interval, top_neurons
 from modularity.pipelines.config import PredictivityConfig, Variant
 from modularity.pipelines.predictivity_step import polarity_rule, selection_half
-from modularity.stats import benjamini_hochberg, p_values, polarity_floors
+from modularity.stats import PolarityScales, benjamini_hochberg, p_values, polarity_scales
 from modularity.store import Run, table_from_columns
 from modularity.types import Site, WorkItem
 
@@ -30,7 +30,8 @@ class _Scores:
     widths: list[int]
     predictivity_SLF: np.ndarray
     normalised_SLF: np.ndarray
-    """The statistic that ranks neurons and that `null_max_SLN` is of."""
+    score_SLF: np.ndarray
+    """What ranks neurons, and what `null_max_SLN` is of."""
     polarity_SLF: np.ndarray
     p_value_SLF: np.ndarray
     evaluation_SLF: np.ndarray
@@ -47,6 +48,7 @@ class _Scores:
             results["width"].values.tolist(),
             results["predictivity"].values,
             results["normalised"].values,
+            results["score"].values,
             results["polarity"].values,
             results["p_value"].values,
             results["predictivity_evaluation"].values,
@@ -63,13 +65,14 @@ class _Halves:
     labels_R: np.ndarray
     evaluation_R: np.ndarray
     """Rows on which values are reported, as indices."""
-    floors: tuple[float, float]
-    """Average precision on the selection rows that counts as 0, in the polarities +1 and -1."""
+    scales: PolarityScales
+    """Of both polarities on the selection rows, arrays without dimensions."""
     share_positive: float
     """Share of label 1 on the evaluation rows: the chance level of polarity +1."""
 
     def floor(self, polarity: int) -> float:
-        return self.floors[0 if polarity == 1 else 1]
+        """Average precision on the selection rows that counts as 0."""
+        return float(self.scales.of(polarity).floor_S)
 
     def chance(self, polarity: int) -> float:
         return self.share_positive if polarity == 1 else 1.0 - self.share_positive
@@ -85,7 +88,7 @@ def summarise_function(run: Run, item: WorkItem, config: PredictivityConfig, *, 
     reader = _NeuronReader(run, function, coordinates, config)
     best = [_best_row(function, scores, halves, q_value_SLF, s, index, reader)
             for s in range(len(scores.subfunctions)) for index in range(len(scores.layers))]  # fmt: skip
-    curve = [_curve_row(function, scores, best, index) for index in range(len(scores.layers))]
+    curve = [_curve_row(function, scores, halves, best, index) for index in range(len(scores.layers))]
     top, examples = _top_rows(function, scores, halves, q_value_SLF, reader, config)
     tables = {"best_neurons": best, "function_curve": curve, "top_neurons": top, "top_examples": examples}
     written = [run.write_table(name, item, table_from_columns(_columns(rows))) for name, rows in tables.items()]
@@ -104,11 +107,11 @@ def _halves(coordinates: Mapping[str, np.ndarray], s: int, variant: Variant) -> 
     owned_R = labels_R >= 0
     selection = owned_R if chosen_R is None else owned_R & chosen_R
     evaluation = owned_R if chosen_R is None else owned_R & ~chosen_R
-    floors = polarity_floors(labels_R[None, selection] == 1, rule=polarity_rule(variant))
+    scales = polarity_scales(labels_R[None, selection] == 1, rule=polarity_rule(variant))
     return _Halves(
         labels_R,
         np.flatnonzero(evaluation),
-        (float(floors.positive_S[0]), float(floors.negative_S[0])),
+        scales.part(0),
         float((labels_R[evaluation] == 1).mean()),
     )
 
@@ -183,6 +186,7 @@ def _neuron_row(
         "ap_selection": float(scores.predictivity_SLF[place]),
         "floor_selection": halves.floor(polarity),
         "normalised_selection": float(scores.normalised_SLF[place]),
+        "score_selection": float(scores.score_SLF[place]),
         "ap_evaluation": value,
         "chance_evaluation": chance,
         "normalised_evaluation": (value - chance) / (1 - chance),
@@ -207,27 +211,28 @@ def _best_row(
 ) -> Row:
     """The best neuron of one layer with the p-value of having been the best of all.
 
-    The null is of the normalised value. It is shown on the scale of the average precision in the neuron's polarity,
-    floor + (1 - floor) · normalised.
+    The null is of the score, of either polarity. It is shown as the average precision that has this score in the
+    neuron's polarity.
     """
-    values_F = scores.normalised_SLF[s, index, : scores.widths[index]]
+    values_F = scores.score_SLF[s, index, : scores.widths[index]]
     neuron = int(top_neurons(values_F, 1)[0])
     row = _neuron_row(function, scores, halves[s], q_value_SLF, (s, index, neuron), reader)
     null_N = scores.null_max_SLN[s, index]
-    floor = row["floor_selection"]
+    null_ap_N = halves[s].scales.of(row["polarity"]).average_precision(null_N)
     return row | {
-        "p_value_max": float(p_values(np.array([row["normalised_selection"]]), null_N)[0]),
-        "null_max_mean": float(floor + (1 - floor) * null_N.mean()),
-        "null_max_high": float(floor + (1 - floor) * np.quantile(null_N, 0.95)),
+        "p_value_max": float(p_values(np.array([row["score_selection"]]), null_N)[0]),
+        "null_max_mean": float(null_ap_N.mean()),
+        "null_max_high": float(np.quantile(null_ap_N, 0.95)),
         "n_neurons": scores.widths[index],
     }
 
 
-def _curve_row(function: str, scores: _Scores, best: list[Row], index: int) -> Row:
+def _curve_row(function: str, scores: _Scores, halves: list[_Halves], best: list[Row], index: int) -> Row:
     """Mean over sub-functions of the best neuron of one layer, and of its null.
 
     The interval takes the sampling errors of the sub-functions as independent; its null does not: permutation n
-    exchanges the same rows for all sub-functions with the same examples.
+    exchanges the same rows for all sub-functions with the same examples. The p-values are of the mean score; the null
+    is shown on the normalised scale, each sub-function in the polarity of its best neuron.
     """
     layer = scores.layers[index]
     rows = [row for row in best if row["layer"] == layer]
@@ -235,8 +240,9 @@ def _curve_row(function: str, scores: _Scores, best: list[Row], index: int) -> R
     spread_S = np.array([(row["normalised_high"] - row["normalised_low"]) / (2 * Z_95) for row in rows])
     half_width = Z_95 * float(np.sqrt((spread_S**2).sum())) / len(rows)
     selection = float(np.mean([row["normalised_selection"] for row in rows]))
+    score = float(np.mean([row["score_selection"] for row in rows]))
     null_LN = scores.null_max_SLN.mean(axis=0)
-    null_N = null_LN[index]
+    null_N = _normalised_null(scores.null_max_SLN[:, index], halves, rows)
     return {
         "function": function,
         "layer": layer,
@@ -244,14 +250,25 @@ def _curve_row(function: str, scores: _Scores, best: list[Row], index: int) -> R
         "low": mean - half_width,
         "high": min(1.0, mean + half_width),
         "normalised_selection": selection,
+        "score_selection": score,
         "null_mean": float(null_N.mean()),
         "null_low": float(np.quantile(null_N, 0.05)),
         "null_high": float(np.quantile(null_N, 0.95)),
-        "p_value": float(p_values(np.array([selection]), null_N)[0]),
-        "p_value_all_layers": float(p_values(np.array([selection]), null_LN.max(axis=0))[0]),
+        "p_value": float(p_values(np.array([score]), null_LN[index])[0]),
+        "p_value_all_layers": float(p_values(np.array([score]), null_LN.max(axis=0))[0]),
         "n_subfunctions": len(rows),
         "n_neurons": scores.widths[index],
     }
+
+
+def _normalised_null(null_max_SN: np.ndarray, halves: list[_Halves], rows: list[Row]) -> np.ndarray:
+    """Mean over sub-functions of the best under permuted labels, each on the normalised scale of its row's polarity."""
+    null_SN = []
+    for null_N, half, row in zip(null_max_SN, halves, rows, strict=True):
+        floor, scale = row["floor_selection"], half.scales.of(row["polarity"])
+        null_SN.append((scale.average_precision(null_N) - floor) / (1 - floor))
+    mean_N: np.ndarray = np.mean(null_SN, axis=0)
+    return mean_N
 
 
 def _top_rows(
@@ -265,9 +282,9 @@ def _top_rows(
     """The best neurons of all layers for each sub-function, and the examples at their two ends."""
     top: list[Row] = []
     examples: list[Row] = []
-    width = scores.normalised_SLF.shape[2]
+    width = scores.score_SLF.shape[2]
     for s, half in enumerate(halves):
-        values = np.nan_to_num(scores.normalised_SLF[s].ravel(), nan=-np.inf)
+        values = np.nan_to_num(scores.score_SLF[s].ravel(), nan=-np.inf)
         n_real = sum(scores.widths)
         for rank, flat in enumerate(top_neurons(values, min(config.n_top, n_real)).tolist(), 1):
             index, neuron = divmod(flat, width)

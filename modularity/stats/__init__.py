@@ -23,7 +23,15 @@ from modularity.stats.permutation import (
     permute_labels,
     predictivity_null,
 )
-from modularity.stats.polarity import BetterPolarity, Floors, PolarityRule, better_polarity, polarity_floors
+from modularity.stats.polarity import (
+    BetterPolarity,
+    PolarityRule,
+    PolarityScale,
+    PolarityScales,
+    better_polarity,
+    polarity_scales,
+)
+from modularity.stats.random_order import RandomOrder, random_order
 from modularity.stats.ranking import (
     RankingScores,
     accuracy_above,
@@ -42,12 +50,14 @@ from modularity.stats.top_lists import TopLists, merge_lists
 __all__ = [
     "BetterPolarity",
     "Dissociation",
-    "Floors",
     "FunctionOverlap",
     "Interval",
     "PairDissociation",
     "PolarityRule",
+    "PolarityScale",
+    "PolarityScales",
     "PredictivityNull",
+    "RandomOrder",
     "RankingScores",
     "TopLists",
     "accuracy_above",
@@ -69,9 +79,10 @@ __all__ = [
     "overlap_p_values",
     "p_values",
     "permute_labels",
-    "polarity_floors",
+    "polarity_scales",
     "predictivity",
     "predictivity_null",
+    "random_order",
     "rank_correlation",
     "ranking_scores",
     "stabilisation",

@@ -15,7 +15,7 @@ import numpy as np
 
 from modularity.errors import DataError
 from modularity.stats.ordering import OrderedTile, check_activations, order_tile, over_tiles
-from modularity.stats.polarity import Floors, PolarityRule, above_floor, polarity_floors
+from modularity.stats.polarity import PolarityRule, PolarityScales, polarity_scales
 from modularity.stats.ranking import check_labels, check_rows
 from modularity.stats.ranking_kernels import PackedLabels, pack_labels, score_tile
 from modularity.stats.top_lists import TopHeaps, TopLists
@@ -23,14 +23,14 @@ from modularity.stats.top_lists import TopHeaps, TopLists
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 LABEL_BYTES = 64 * 2**20
-ROUNDING = 1e-12
+ROUNDING = 1e-10
 N_BINS = 2**14
 N_STRATA = 33  # bit lengths of the number of non-zero rows
 
 
 @dataclass(frozen=True)
 class PredictivityNull:
-    """What permuted labels do to the statistic of `polarity` (the polarity chosen anew under each permutation)."""
+    """What permuted labels do to the score of `polarity` (the polarity chosen anew under each permutation)."""
 
     mean_SF: Array
     """float64: mean over permutations."""
@@ -89,7 +89,7 @@ def _clusters_by_size(clusters_R: Array) -> list[Array]:
 def p_values(observed: Array, null_N: Array) -> Array:
     """(1 + b) / (1 + N) with b the draws of the null at or above the observed value.
 
-    A draw that is lower by rounding alone (1e-12) counts as reached: a permutation that exchanges the two labels gives
+    A draw that is lower by rounding alone (1e-10) counts as reached: a permutation that exchanges the two labels gives
     the same predictivity, summed in another order.
 
     Parameters
@@ -130,7 +130,7 @@ def predictivity_null(
     rows_R: Array | None = None,
     n_permutations: int,
     seed: int,
-    rule: PolarityRule = "above_floor",
+    rule: PolarityRule = "standardised",
     n_top: int = 0,
     clusters_R: Array | None = None,
     n_threads: int | None = None,
@@ -147,7 +147,7 @@ def predictivity_null(
     Parameters
     ----------
     activations_RF, labels_SR, rows_R, n_threads : as for `ranking_scores`
-    observed_SF : float64, the statistic of `better_polarity` that belongs to `labels_SR`
+    observed_SF : float64, the scores of `better_polarity` that belong to `labels_SR`
     n_permutations, seed, clusters_R : as for `permute_labels`; one seed for all blocks of a layer
     rule : how polarities are compared, as for `observed_SF`
     n_top : best neurons to list for each permutation; 8 bytes each, for all sub-functions at once
@@ -166,13 +166,12 @@ def predictivity_null(
         )
     if n_permutations < 2:
         raise DataError(f"n_permutations is {n_permutations}: expected at least 2 for a standard deviation")
-    floors = polarity_floors(labels_SR, rule=rule)
+    scales = polarity_scales(labels_SR, rule=rule)
     at_once = max(1, LABEL_BYTES // (4 * len(rows) * n_permutations))
     parts = []
     for first in range(0, len(labels_SR), at_once):
         part = slice(first, first + at_once)
-        here = Floors(floors.positive_S[part], floors.negative_S[part])
-        pooled = _PooledNull(observed_SF[part], here, n_permutations, n_top)
+        pooled = _PooledNull(observed_SF[part], scales.part(part), n_permutations, n_top)
         packed = [
             pack_labels(permute_labels(labels, n_permutations=n_permutations, seed=seed, clusters_R=clusters_R))
             for labels in labels_SR[part]
@@ -198,9 +197,9 @@ def predictivity_null(
 class _PooledNull:
     """Accumulates tiles: moments of each neuron, maxima of each permutation, counts of standardised values."""
 
-    def __init__(self, observed_SF: Array, floors: Floors, n_permutations: int, n_top: int) -> None:
+    def __init__(self, observed_SF: Array, scales: PolarityScales, n_permutations: int, n_top: int) -> None:
         n_subfunctions, n_neurons = observed_SF.shape
-        self.observed_SF, self.floors = observed_SF, floors
+        self.observed_SF, self.scales = observed_SF, scales
         self.n_permutations = n_permutations
         self.mean_SF, self.sd_SF = np.zeros(observed_SF.shape), np.zeros(observed_SF.shape)
         self.max_SN = np.full((n_subfunctions, n_permutations), -np.inf)
@@ -220,8 +219,7 @@ class _PooledNull:
         ap_NF, other_NF, auroc_NF = (np.empty((self.n_permutations, n_neurons)) for _ in range(3))
         for s, labels in enumerate(packed):
             score_tile(tile, labels, ap_NF, other_NF, auroc_NF)
-            plus_NF = above_floor(ap_NF, self.floors.positive_S[s])
-            null_NF = np.maximum(plus_NF, above_floor(other_NF, self.floors.negative_S[s]))
+            null_NF = self.scales.part(s).score(ap_NF, other_NF)
             self.mean_SF[s, here], self.sd_SF[s, here] = null_NF.mean(axis=0), null_NF.std(axis=0)
             self.sd_SF[s, here][np.ptp(null_NF, axis=0) == 0] = 0.0
             observed_bin_F, null_bin_NF, live_F = self._standardise(self.observed_SF[s, here], null_NF)

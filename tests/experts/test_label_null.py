@@ -6,7 +6,7 @@ from scipy.stats import kstest
 
 from modularity.errors import DataError
 from modularity.experts import Rule, family_null, functional_family, label_null, list_counts
-from modularity.stats import better_polarity, p_values, polarity_floors, predictivity_null, ranking_scores, top_neurons
+from modularity.stats import better_polarity, p_values, polarity_scales, predictivity_null, ranking_scores, top_neurons
 
 N_EXPERTS, SIZE, N_ROWS, K = 8, 16, 60, 12
 RULE = Rule(alpha=0.05)
@@ -26,7 +26,7 @@ def both_p_values(
     """P-values of the three figures over all layers, by permuted labels and by shuffled experts."""
     tops, permuted = [], []
     for activations_RF in layers:
-        observed_SF = better_polarity(ranking_scores(activations_RF, y_SR), polarity_floors(y_SR)).statistic_SF
+        observed_SF = better_polarity(ranking_scores(activations_RF, y_SR), polarity_scales(y_SR)).score_SF
         null = predictivity_null(activations_RF, y_SR, observed_SF, n_permutations=99, seed=seed, n_top=K, n_threads=1)
         tops.append(top_neurons(observed_SF, K))
         permuted.append(np.swapaxes(null.top_SNK.neuron, 0, 1))

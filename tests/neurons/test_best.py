@@ -14,7 +14,7 @@ from modularity.neurons import (
 
 def best_of(activations_RF, labels_SR, selection_R, **options):
     result = neuron_predictivity(activations_RF, labels_SR, selection_R, n_permutations=49, seed=2)
-    column = activations_RF[:, top_neurons(result.normalised_SF, 1)[:, 0]]
+    column = activations_RF[:, top_neurons(result.score_SF, 1)[:, 0]]
     return best_neurons(result, column, labels_SR, selection_R, n_resamples=200, **options)
 
 

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from modularity.errors import DataError
 from modularity.neurons import NeuronPredictivity, average_precision, merge_blocks, neuron_predictivity
-from modularity.stats import benjamini_hochberg
+from modularity.stats import benjamini_hochberg, polarity_scales
 
 
 def halves(rng, n_rows):
@@ -39,12 +39,15 @@ def test_every_field_by_definition_on_subsets_of_rows():
         y, z = labels_R[select] == 1, labels_R[evaluate] == 1
         for f, values in enumerate(activations_RF.T.astype(np.float64)):
             scores = [average_precision_score(side, values[select]) for side in (y, ~y)]
+            scales = polarity_scales(y[None]).part(0)
+            stands_out = [scale.score(score) for scale, score in zip((scales.positive, scales.negative), scores)]
             above = [(score - share) / (1 - share) for score, share in zip(scores, (y.mean(), 1 - y.mean()))]
-            positive = above[0] >= above[1]
+            positive = stands_out[0] >= stands_out[1]
             assert result.ap_SF[s, f] == pytest.approx(scores[0 if positive else 1], abs=1e-12)
             assert result.floor_SF[s, f] == pytest.approx(y.mean() if positive else 1 - y.mean())
             assert result.polarity_SF[s, f] == (1 if positive else -1)
-            assert result.normalised_SF[s, f] == pytest.approx(max(above), abs=1e-12)
+            assert result.normalised_SF[s, f] == pytest.approx(above[0 if positive else 1], abs=1e-12)
+            assert result.score_SF[s, f] == pytest.approx(max(stands_out), abs=1e-10)
             assert result.auroc_SF[s, f] == pytest.approx(roc_auc_score(y, values[select]), abs=1e-12)
             wanted = z if positive else ~z
             assert result.ap_evaluation_SF[s, f] == pytest.approx(
@@ -102,7 +105,7 @@ def test_a_neuron_of_the_rare_label_is_found_in_its_polarity():
     activations_RF[:, 17] += 2 * labels_R
     selection_R = halves(rng, 400)
     result = run(activations_RF, labels_R[None], selection_R, n_permutations=99)
-    assert result.normalised_SF.argmax() == 17
+    assert result.score_SF.argmax() == 17
     assert result.p_value_SF.argmin() == 17
     assert result.polarity_SF[0, 17] == 1
     assert 0.3 < (result.polarity_SF == 1).mean() < 0.9
@@ -112,7 +115,8 @@ def test_a_neuron_of_the_rare_label_is_found_in_its_polarity():
     largest = average_precision_score(~labels_R, activations_RF[:, 5])
     assert paper.ap_SF[0, 5] == pytest.approx(largest, abs=1e-12)
     assert paper.normalised_SF[0, 5] == pytest.approx((largest - 0.9) / 0.1, abs=1e-12)
-    assert paper.normalised_SF.argmax() != 17
+    assert paper.score_SF.argmax() != 17
+    np.testing.assert_array_equal(paper.score_SF, paper.normalised_SF)
 
 
 def test_unbalanced_labels_that_are_shuffled_give_uniform_p_values():
@@ -123,7 +127,7 @@ def test_unbalanced_labels_that_are_shuffled_give_uniform_p_values():
         labels_R = rng.permutation(np.arange(150) < 15)
         result = run(activations_RF, labels_R[None], None, n_permutations=99, seed=seed)
         p_value.append(result.p_value_SF[0, rng.integers(60)])
-        p_max.append((1 + (result.null_max_SN[0] >= result.normalised_SF.max()).sum() - rng.random()) / 100)
+        p_max.append((1 + (result.null_max_SN[0] >= result.score_SF.max()).sum() - rng.random()) / 100)
     assert kstest(p_value, "uniform").pvalue > 0.01
     assert kstest(p_max, "uniform").pvalue > 0.01
 
@@ -131,9 +135,13 @@ def test_unbalanced_labels_that_are_shuffled_give_uniform_p_values():
 def test_balanced_labels_are_chosen_alike_by_both_rules():
     rng = np.random.default_rng(8)
     activations_RF, labels_SR = rng.standard_normal((100, 50)), balanced(rng, 2, 100)
-    ours, theirs = (run(activations_RF, labels_SR, None, rule=rule) for rule in ("above_floor", "larger"))
+    ours, theirs = (run(activations_RF, labels_SR, None, rule=rule) for rule in ("standardised", "larger"))
+    differ = {"score_SF", "p_value_SF", "null_mean_SF", "null_sd_SF", "null_max_SN", "null_top_value_SNK"}
     for field in fields(NeuronPredictivity):
-        np.testing.assert_array_equal(getattr(ours, field.name), getattr(theirs, field.name))
+        if field.name not in differ:
+            np.testing.assert_array_equal(getattr(ours, field.name), getattr(theirs, field.name))
+    np.testing.assert_array_equal(np.argsort(ours.score_SF, axis=1), np.argsort(theirs.score_SF, axis=1))
+    assert np.corrcoef(ours.p_value_SF.ravel(), theirs.p_value_SF.ravel())[0, 1] > 0.99
     np.testing.assert_allclose(ours.ap_SF, 0.5 + 0.5 * ours.normalised_SF, rtol=1e-15)
 
 

@@ -18,9 +18,9 @@ from modularity.pipelines import EmergentModularityConfig, plan_job, run_job
 from modularity.store import Run, open_run, query, sql
 
 NEURON_COLUMNS = (
-    "function subfunction layer neuron polarity ap_selection floor_selection normalised_selection ap_evaluation "
-    "chance_evaluation normalised_evaluation normalised_low normalised_high auroc_evaluation accuracy_evaluation "
-    "p_value q_value n_evaluation"
+    "function subfunction layer neuron polarity ap_selection floor_selection normalised_selection score_selection "
+    "ap_evaluation chance_evaluation normalised_evaluation normalised_low normalised_high auroc_evaluation "
+    "accuracy_evaluation p_value q_value n_evaluation"
 )
 PAIR_COLUMNS = "function_a subfunction_a function_b subfunction_b"
 TABLES = {
@@ -33,8 +33,8 @@ TABLES = {
     "best_neurons": (8, f"{NEURON_COLUMNS} p_value_max null_max_mean null_max_high n_neurons"),
     "function_curve": (
         4,
-        "function layer normalised_evaluation low high normalised_selection null_mean null_low null_high p_value "
-        "p_value_all_layers n_subfunctions n_neurons",
+        "function layer normalised_evaluation low high normalised_selection score_selection null_mean null_low "
+        "null_high p_value p_value_all_layers n_subfunctions n_neurons",
     ),
     "top_neurons": (16, f"rank {NEURON_COLUMNS}"),
     "top_examples": (96, "function subfunction layer neuron side rank example_id value label"),

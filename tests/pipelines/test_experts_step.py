@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control, hypergeom
 
 from modularity.experts import Rule, functional_family
 from modularity.pipelines.permuted_lists import permuted_top
-from modularity.stats import better_polarity, permute_labels, polarity_floors, ranking_scores
+from modularity.stats import better_polarity, permute_labels, polarity_scales, ranking_scores
 from modularity.store import Run
 from modularity.types import ALL_LAYERS, PARTITION
 
@@ -27,7 +27,7 @@ class Case:
         self.widths = results["width"].values.tolist()
         self.subfunctions = results["subfunction"].values.tolist()
         self.methods = partition["partition"].values.tolist()
-        self.predictivity_SLF = results["normalised"].values
+        self.score_SLF = results["score"].values
         self.expert_MLF = partition["expert"].values
 
     def rows(self, table: str, **where: Any) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ class Case:
     def top(self, subfunction: str, layer: int, fraction: float) -> list[int]:
         index = self.layers.index(layer)
         width = self.widths[index]
-        values_F = self.predictivity_SLF[self.subfunctions.index(subfunction), index, :width]
+        values_F = self.score_SLF[self.subfunctions.index(subfunction), index, :width]
         return np.argsort(-values_F, kind="stable")[: max(1, int(fraction * width))].tolist()
 
     def labels(self, method: str, layer: int) -> np.ndarray:
@@ -126,8 +126,8 @@ def lists_by_hand(case: Case, seed: int = 0, n_permutations: int = 40) -> list[n
                 labels_R[rows] == 1,
                 n_permutations=n_permutations, seed=seed, clusters_R=coordinates["cluster"][rows],
             )  # fmt: skip
-            floors = polarity_floors(permuted_NR, rule="larger" if case.paper else "above_floor")
-            values_NF = better_polarity(ranking_scores(activations_RF[rows], permuted_NR), floors).statistic_SF
+            scales = polarity_scales(permuted_NR, rule="larger" if case.paper else "standardised")
+            values_NF = better_polarity(ranking_scores(activations_RF[rows], permuted_NR), scales).score_SF
             lists.append(np.argsort(-values_NF.astype(np.float32), axis=1, kind="stable")[:, : int(0.125 * width)])
         tops.append(np.stack(lists, axis=1))
     return tops

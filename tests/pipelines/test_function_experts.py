@@ -72,7 +72,7 @@ def test_tables_of_a_run(name: str, function: str, request: pytest.FixtureReques
     layers, methods = results["layer"].values.tolist(), partition["partition"].values.tolist()
     for row in rows:
         width = int(results["width"].sel(layer=row["layer"]))
-        values_SF = results["normalised"].sel(layer=row["layer"]).values[:, :width]
+        values_SF = results["score"].sel(layer=row["layer"]).values[:, :width]
         labels_F = partition["expert"].sel(partition=row["partition"], layer=row["layer"]).values[:width]
         pooled = [n for values_F in values_SF for n in np.argsort(-values_F, kind="stable")[: int(0.125 * width)]]
         assert row["n_top"] == len(pooled)

@@ -21,7 +21,7 @@ class Case:
         first = next(iter(results.values()))
         self.layers, self.widths = first["layer"].values.tolist(), first["width"].values.tolist()
         self.names = [(name, str(sub)) for name, result in results.items() for sub in result["subfunction"].values]
-        values_SLF = np.concatenate([result["normalised"].values for result in results.values()])
+        values_SLF = np.concatenate([result["score"].values for result in results.values()])
         self.values = [values_SLF[:, index, :width] for index, width in enumerate(self.widths)]
         self.k = [int(0.1 * width) for width in self.widths]
 

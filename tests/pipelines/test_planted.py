@@ -20,7 +20,7 @@ def test_planted_neurons_are_the_best_and_keep_their_value(planted_run: Run, wor
     assert best["q_value"] < 0.05
     assert best["p_value_max"] == pytest.approx(1 / 41)
     results = planted_run.results("words").sel(subfunction=word, layer=0)
-    order = np.argsort(-results["normalised"].values, kind="stable")[:20]
+    order = np.argsort(-results["score"].values, kind="stable")[:20]
     assert set(order.tolist()) == set(tiny_jobs.PLANTED[word])
 
 

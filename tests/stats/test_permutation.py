@@ -11,7 +11,7 @@ from modularity.stats import (
     p_values,
     permutation,
     permute_labels,
-    polarity_floors,
+    polarity_scales,
     predictivity_null,
     ranking_scores,
 )
@@ -23,9 +23,9 @@ def planted(rng, n_rows, n_neurons):
     return activations_RF, labels_SR
 
 
-def statistic(activations_RF, labels_SR, rule="above_floor"):
-    floors = polarity_floors(labels_SR, rule=rule)
-    return better_polarity(ranking_scores(activations_RF, labels_SR), floors).statistic_SF
+def statistic(activations_RF, labels_SR, rule="standardised"):
+    scales = polarity_scales(labels_SR, rule=rule)
+    return better_polarity(ranking_scores(activations_RF, labels_SR), scales).score_SF
 
 
 def null_of(activations_RF, labels_SR, **options):
