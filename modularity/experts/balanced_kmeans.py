@@ -43,6 +43,8 @@ class BalancedKmeans:
     """Sum of squared distances of the rows to their centre."""
     inertia_N: Float64
     """Inertia of every start; the first is the given one, when there is one."""
+    start: Literal["warm", "scratch"]
+    """Which start was kept: the given labels, also when another ended at the same inertia, or a random one."""
     n_iterations: int
     """Lloyd steps of the start that was kept."""
     n_swaps: int
@@ -53,7 +55,14 @@ class BalancedKmeans:
     """Whether all pairs of neurons were compared, or, with too many for one Gram matrix, those in random blocks."""
 
 
-def balanced_kmeans(rows_FD: ArrayLike, n_experts: int, *, n_restarts: int = 1, seed: int = 0) -> Labels:
+def balanced_kmeans(
+    rows_FD: ArrayLike,
+    n_experts: int,
+    *,
+    n_restarts: int = 1,
+    seed: int = 0,
+    initial_labels: ArrayLike | None = None,
+) -> Labels:
     """Partition neurons into experts of equal size by their weights.
 
     Deterministic for a seed, on one machine with one number of BLAS threads.
@@ -64,6 +73,9 @@ def balanced_kmeans(rows_FD: ArrayLike, n_experts: int, *, n_restarts: int = 1, 
     n_experts : int, divides n_neurons
     n_restarts : random starts, of which the one of least inertia is kept (the earliest among equals)
     seed : int
+    initial_labels : int array of shape (n_neurons,), a balanced partition that is one more start: that of the last
+        checkpoint, whose names of experts last as long as it is kept. `fit_balanced_kmeans` says which start was
+        kept; with it alone, `n_restarts` may be 0
 
     Returns
     -------
@@ -74,9 +86,10 @@ def balanced_kmeans(rows_FD: ArrayLike, n_experts: int, *, n_restarts: int = 1, 
     InputError
         `n_experts` does not divide the number of neurons (the message names the nearest divisors), or `n_restarts` < 1.
     DataError
-        The rows are not a matrix of finite numbers.
+        The rows are not a matrix of finite numbers, or the initial labels are not a balanced partition of them.
     """
-    return fit_balanced_kmeans(rows_FD, n_experts, n_restarts=n_restarts, seed=seed).labels_F
+    fit = fit_balanced_kmeans(rows_FD, n_experts, n_restarts=n_restarts, seed=seed, initial_labels=initial_labels)
+    return fit.labels_F
 
 
 def fit_balanced_kmeans(
@@ -85,7 +98,7 @@ def fit_balanced_kmeans(
     *,
     n_restarts: int = 1,
     seed: int = 0,
-    initial_labels_F: ArrayLike | None = None,
+    initial_labels: ArrayLike | None = None,
     max_iterations: int = 100,
     max_gram_bytes: int = 2**30,
     n_threads: int = 2,
@@ -94,9 +107,7 @@ def fit_balanced_kmeans(
 
     Parameters
     ----------
-    rows_FD, n_experts, n_restarts, seed : as in `balanced_kmeans`
-    initial_labels_F : int array of shape (n_neurons,), a balanced partition that is tried as one more start, for
-        instance that of an earlier checkpoint; `n_restarts` may then be 0
+    rows_FD, n_experts, n_restarts, seed, initial_labels : as in `balanced_kmeans`
     max_iterations : most Lloyd steps of one start
     max_gram_bytes : largest Gram matrix; 2**30 (16,384 neurons) by default. The result depends on it only when
         the matrix of all neurons is larger
@@ -109,28 +120,30 @@ def fit_balanced_kmeans(
     Raises
     ------
     InputError, DataError
-        As `balanced_kmeans`; also for initial labels that are not balanced.
+        As `balanced_kmeans`.
     """
     rows = check_rows(rows_FD)
     require_divisible(len(rows), n_experts)
-    if n_restarts < (initial_labels_F is None):
-        raise InputError(f"n_restarts is {n_restarts}: expected at least 1 (0 only with initial_labels_F)")
+    if n_restarts < (initial_labels is None):
+        raise InputError(f"n_restarts is {n_restarts}: expected at least 1 (0 only with initial_labels)")
     seeds = np.random.SeedSequence(seed).spawn(n_restarts + 1)
     starts = [random_partition(len(rows), n_experts, seed=np.random.default_rng(s)) for s in seeds[1:]]
-    if initial_labels_F is not None:
-        starts.insert(0, _check_balanced(initial_labels_F, len(rows), n_experts))
+    if initial_labels is not None:
+        starts.insert(0, _check_balanced(initial_labels, len(rows), n_experts))
         seeds.insert(1, seeds[0])
     problem = _Problem.of(rows, n_experts, max_iterations, max_gram_bytes)
     with ThreadPoolExecutor(max(1, min(n_threads, len(starts)))) as pool:
         ends = list(pool.map(problem.descend, starts, seeds[1:]))
     inertia_N = np.array([inertia(rows, end.labels_F) for end in ends])
-    kept = ends[int(inertia_N.argmin())]
+    best = int(inertia_N.argmin())
+    kept = ends[best]
     centres_ED = expert_sums(rows, kept.labels_F, n_experts) / (len(rows) // n_experts)
     return BalancedKmeans(
         kept.labels_F,
         centres_ED,
-        float(inertia_N.min()),
+        float(inertia_N[best]),
         inertia_N,
+        "warm" if best == 0 and initial_labels is not None else "scratch",
         kept.n_iterations,
         kept.n_swaps,
         kept.converged,
@@ -143,7 +156,7 @@ def _check_balanced(labels_F: ArrayLike, n_neurons: int, n_experts: int) -> Labe
     count_E = np.bincount(labels, minlength=n_experts)
     if len(count_E) != n_experts or count_E.min() != count_E.max():
         raise DataError(
-            f"initial_labels_F has experts of {count_E.min()} to {count_E.max()} neurons, {len(count_E)} of them: "
+            f"initial_labels has experts of {count_E.min()} to {count_E.max()} neurons, {len(count_E)} of them: "
             f"expected {n_experts} experts of {n_neurons // n_experts}"
         )
     return labels.astype(np.int32)

@@ -70,13 +70,47 @@ def test_a_start_is_the_same_whatever_else_runs():
 
 def test_a_good_partition_given_as_start_is_kept():
     rows, planted = planted_rows(240, 64, 8, 0.6)
-    result = fit_balanced_kmeans(rows, 8, n_restarts=0, initial_labels_F=planted)
+    result = fit_balanced_kmeans(rows, 8, n_restarts=0, initial_labels=planted)
     assert (result.labels_F == planted).all()
     assert result.n_swaps == 0
-    both = fit_balanced_kmeans(rows, 8, n_restarts=2, initial_labels_F=planted)
+    both = fit_balanced_kmeans(rows, 8, n_restarts=2, initial_labels=planted)
     assert both.inertia_N.shape == (3,)
     assert both.inertia_N[0] == result.inertia
     assert both.inertia_N[1] == fit_balanced_kmeans(rows, 8).inertia
+
+
+def test_the_start_of_lower_inertia_is_kept_and_named():
+    rows, planted = planted_rows(240, 64, 8, 0.6)
+    moved = normalise_rows(rows + 0.02 * np.random.default_rng(1).normal(size=rows.shape).astype(np.float32))
+    warm = fit_balanced_kmeans(moved, 8, initial_labels=planted)
+    assert warm.start == "warm"
+    assert (warm.labels_F == planted).all()  # The names of the experts stay.
+    assert (balanced_kmeans(moved, 8, initial_labels=planted) == planted).all()
+    noise = np.random.default_rng(2).normal(size=(240, 6)).astype(np.float32)
+    other = np.repeat(np.arange(8), 30)
+    starts = set()
+    for seed in range(8):
+        result = fit_balanced_kmeans(noise, 8, seed=seed, initial_labels=other)
+        assert result.start == ("warm" if result.inertia_N[0] <= result.inertia_N[1:].min() else "scratch")
+        assert result.inertia == result.inertia_N.min()
+        starts.add(result.start)
+    assert starts == {"warm", "scratch"}
+    assert fit_balanced_kmeans(noise, 8, n_restarts=3).start == "scratch"
+
+
+def test_warm_starts_along_checkpoints_are_deterministic_and_never_worse_than_scratch():
+    rng = np.random.default_rng(3)
+    rows_TFD = np.cumsum(rng.normal(size=(4, 120, 12)).astype(np.float32), axis=0)
+    chains = []
+    for _ in range(2):
+        labels, chain = None, []
+        for rows in rows_TFD:
+            labels = balanced_kmeans(rows, 6, seed=1, initial_labels=labels)
+            chain.append(labels)
+        chains.append(np.stack(chain))
+    assert (chains[0] == chains[1]).all()
+    for rows, labels in zip(rows_TFD, chains[0]):
+        assert inertia(rows, labels) <= inertia(rows, balanced_kmeans(rows, 6, seed=1))
 
 
 @pytest.mark.parametrize("factor", [1e-20, 1.0, 1e15])
@@ -122,7 +156,7 @@ def test_bad_input():
     rows = np.zeros((12, 3), np.float32)
     with pytest.raises(InputError, match=r"12 neurons cannot be split into 5 experts .* nearest are 2, 3, 4, 6"):
         balanced_kmeans(rows, 5)
-    with pytest.raises(InputError, match=r"n_restarts is 0: expected at least 1 \(0 only with initial_labels_F\)"):
+    with pytest.raises(InputError, match=r"n_restarts is 0: expected at least 1 \(0 only with initial_labels\)"):
         balanced_kmeans(rows, 4, n_restarts=0)
     with pytest.raises(DataError, match=r"rows_FD has shape \(12,\): expected neurons x dimensions"):
         balanced_kmeans(np.zeros(12), 4)
@@ -136,6 +170,6 @@ def test_bad_input():
 def test_bad_initial_labels():
     rows = np.zeros((12, 3), np.float32)
     with pytest.raises(DataError, match="experts of 2 to 10 neurons, 2 of them: expected 2 experts of 6"):
-        fit_balanced_kmeans(rows, 2, initial_labels_F=[0] * 10 + [1] * 2)
+        fit_balanced_kmeans(rows, 2, initial_labels=[0] * 10 + [1] * 2)
     with pytest.raises(DataError, match="labels_F has 3 entries: expected 12, one per neuron"):
-        fit_balanced_kmeans(rows, 3, initial_labels_F=[0, 1, 2])
+        fit_balanced_kmeans(rows, 3, initial_labels=[0, 1, 2])
