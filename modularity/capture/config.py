@@ -23,7 +23,7 @@ class CaptureConfig(Config):
     """Tokens of one forward, padding included; a longer example forms a batch of its own."""
     rows_per_item: int | None = Field(default=None, ge=128, multiple_of=128)
     """Rows of one work item and of one Zarr shard; None = as many as fit `item_bytes`."""
-    item_bytes: int = Field(default=192 * 2**20, ge=1)
+    item_bytes: int = Field(default=144 * 2**20, ge=1)
     """Target for the host memory of one work item's rows, over all sites and layers."""
     max_pending_items: int | None = Field(default=None, ge=0)
     """Shards captured but not yet written before capture waits for the store; 0 = each is written before the next is
