@@ -1,8 +1,19 @@
-"""Pure array statistics: ranking scores of neurons, permutation nulls, false discovery rate, intervals, overlap."""
+"""Pure array statistics: ranking scores, permutation nulls, false discovery rate, intervals, overlap, accumulators."""
 
+from modularity.stats.accumulators import (
+    Accumulator,
+    FiringRate,
+    FiringRateResult,
+    Moments,
+    MomentsResult,
+    merge_in_order,
+)
+from modularity.stats.co_activation import CoActivation, CoActivationRule
 from modularity.stats.dissociation import Dissociation, PairDissociation, dissociation_index
 from modularity.stats.fdr import benjamini_hochberg
+from modularity.stats.histograms import Histogram, Quantile, log_edges
 from modularity.stats.intervals import Interval, bootstrap_interval, wilson_interval
+from modularity.stats.label_sums import LabelEffects, LabelSums
 from modularity.stats.overlap import (
     FunctionOverlap,
     boundary_ties,
@@ -45,20 +56,33 @@ from modularity.stats.ranking import (
     weighted_average_precision,
 )
 from modularity.stats.stabilisation import stabilisation
+from modularity.stats.top_examples import TopExamples
 from modularity.stats.top_lists import TopLists, merge_lists
 
 __all__ = [
+    "Accumulator",
     "BetterPolarity",
+    "CoActivation",
+    "CoActivationRule",
     "Dissociation",
+    "FiringRate",
+    "FiringRateResult",
     "FunctionOverlap",
+    "Histogram",
     "Interval",
+    "LabelEffects",
+    "LabelSums",
+    "Moments",
+    "MomentsResult",
     "PairDissociation",
     "PolarityRule",
     "PolarityScale",
     "PolarityScales",
     "PredictivityNull",
+    "Quantile",
     "RandomOrder",
     "RankingScores",
+    "TopExamples",
     "TopLists",
     "accuracy_above",
     "average_precision",
@@ -72,7 +96,9 @@ __all__ = [
     "floor",
     "function_overlap",
     "jaccard",
+    "log_edges",
     "max_statistic_p_values",
+    "merge_in_order",
     "merge_lists",
     "n_common",
     "normalised",
