@@ -75,6 +75,36 @@ def refine(
     return labels, n_swaps, converged
 
 
+def refine_weights(
+    weights_FF: NDArray[np.floating], labels_F: Labels, n_experts: int, *, rng: np.random.Generator
+) -> tuple[Labels, int, bool]:
+    """Swap pairs of neurons until no swap raises the weight within experts: `refine` for a graph instead of rows.
+
+    The weights take the place of the scalar products; the sum of a swap's gains is the same with a diagonal of zeros.
+
+    Parameters
+    ----------
+    weights_FF : array of shape (n_neurons, n_neurons), symmetric, not negative; the diagonal is ignored
+    labels_F, n_experts, rng : as in `refine`
+
+    Returns
+    -------
+    labels_F, n_swaps, converged : as from `refine`
+    """
+    products = np.array(weights_FF, dtype=np.float64)
+    np.fill_diagonal(products, 0.0)
+    products /= max(products.max(), np.finfo(np.float64).tiny)
+    gram = Gram(products.astype(np.float32), products.min(axis=1).astype(np.float32))
+    labels, n_swaps = labels_F.copy(), 0
+    for _ in range(_MAX_REFRESHES):
+        projection_EF = expert_sums(gram.products_FF, labels, n_experts).astype(np.float32)
+        _, swaps, stable = _converge(gram, projection_EF, labels, rng)
+        n_swaps += swaps
+        if swaps == 0:
+            return labels, n_swaps, stable
+    return labels, n_swaps, False
+
+
 def refine_blockwise(
     rows_FD: Float32,
     labels_F: Labels,
@@ -131,11 +161,8 @@ def _refine_rows(
     gain, n_swaps = 0.0, 0
     for _ in range(_MAX_REFRESHES):
         projection_EF = sums_ED.astype(np.float32) @ rows_FD.T
-        smallest_gain = 4 * float(np.finfo(np.float32).eps) * max(1.0, float(np.abs(projection_EF).max()))
-        order_PE = np.stack([rng.permutation(n_experts) for _ in range(_ORDERS)])
         before_F = labels_F.copy()
-        table = _Table.of(gram, projection_EF, labels_F)
-        more, swaps, stable = _swap_until_stable(table, order_PE, np.float32(smallest_gain))
+        more, swaps, stable = _converge(gram, projection_EF, labels_F, rng)
         if swaps == 0:
             return gain, n_swaps, stable
         gain, n_swaps = gain + more, n_swaps + swaps
@@ -143,6 +170,16 @@ def _refine_rows(
         sums_ED -= expert_sums(rows_FD[moved], before_F[moved], n_experts)
         sums_ED += expert_sums(rows_FD[moved], labels_F[moved], n_experts)
     return gain, n_swaps, False
+
+
+def _converge(
+    gram: Gram, projection_EF: Float32, labels_F: Labels, rng: np.random.Generator
+) -> tuple[float, int, bool]:
+    """Swap until a pass has no swap, changing the labels and the projections."""
+    smallest_gain = 4 * float(np.finfo(np.float32).eps) * max(1.0, float(np.abs(projection_EF).max()))
+    order_PE = np.stack([rng.permutation(len(projection_EF)) for _ in range(_ORDERS)])
+    table = _Table.of(gram, projection_EF, labels_F)
+    return _swap_until_stable(table, order_PE, np.float32(smallest_gain))
 
 
 class _Table(NamedTuple):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from modularity.experts import inertia, random_partition
-from modularity.experts.exchange import Gram, refine, refine_blockwise
+from modularity.experts.exchange import Gram, refine, refine_blockwise, refine_weights
 
 
 def unit_rows(n_neurons, n_dims, seed=0):
@@ -35,6 +35,27 @@ def test_no_single_swap_is_left(n_neurons, n_experts, n_dims):
     assert best_swap(rows, labels) < 1e-4
     assert (np.bincount(labels) == n_neurons // n_experts).all()
     assert inertia(rows, labels) < inertia(rows, start)
+
+
+def within(weights_FF, labels_F):
+    same = labels_F[:, None] == labels_F
+    np.fill_diagonal(same, False)
+    return weights_FF[same].sum()
+
+
+def test_no_swap_is_left_that_raises_the_weight_within_experts():
+    weights = np.triu(np.random.default_rng(0).gamma(0.5, size=(30, 30)), 1) * 1e6
+    weights += weights.T + 1e7 * np.eye(30)
+    start = random_partition(30, 5, seed=1)
+    labels, n_swaps, converged = refine_weights(weights, start, 5, rng=np.random.default_rng(0))
+    assert converged
+    assert n_swaps > 0
+    assert within(weights, labels) > 1.2 * within(weights, start)
+    for i in range(30):
+        for j in range(i):
+            swapped = labels.copy()
+            swapped[[i, j]] = swapped[[j, i]]
+            assert within(weights, swapped) < within(weights, labels) * (1 + 1e-6)
 
 
 def test_start_is_left_alone_and_a_stable_one_comes_back():
