@@ -2,6 +2,7 @@
 
 from modularity.experts.assignment import balanced_assignment, require_divisible
 from modularity.experts.balanced_kmeans import BalancedKmeans, balanced_kmeans, fit_balanced_kmeans
+from modularity.experts.coactivation import CoactivationPartition, coactivation_partition, coactivation_threshold
 from modularity.experts.controls import UnbalancedPartition, kmeans_partition, shuffled_weight_partition
 from modularity.experts.family import (
     FamilyNull,
@@ -34,6 +35,7 @@ from modularity.experts.random_baseline import RandomPartitionBaseline, random_p
 
 __all__ = [
     "BalancedKmeans",
+    "CoactivationPartition",
     "FamilyNull",
     "FunctionLevel",
     "FunctionalExperts",
@@ -45,6 +47,8 @@ __all__ = [
     "balanced_assignment",
     "balanced_kmeans",
     "binomial_critical_count",
+    "coactivation_partition",
+    "coactivation_threshold",
     "concentration_index",
     "expert_predictivity",
     "family_null",
