@@ -1,8 +1,10 @@
 """Functional experts of a function as a whole: the top lists of its sub-functions together, in all layers.
 
 Source: Zhang et al. 2023, arXiv 2305.18390, Tables 1 and 4, level of a function. The lists of all sub-functions are
-concatenated, repeats kept, and the count of an expert is taken for binomial (n, n_e / N). The baseline is that of the
-paper, shuffled partitions: expert labels are exchanged over the neurons, the lists stay.
+concatenated, repeats kept, and the count of an expert is taken for binomial (n, n_e / N). The baseline of the paper is
+shuffled partitions: expert labels are exchanged over the neurons, the lists stay. Any lists of correlated neurons lie
+in fewer experts than that. The null of a function is therefore the lists of permuted labels, brought to the same
+experts and judged by the same p-values.
 
 Departure: a neuron recurs in several lists, which the binomial ignores. The corrected rule therefore reads p-values
 from the shuffled partitions, which repeat neurons just as the lists do, and keeps a false discovery rate over the
@@ -18,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
 from modularity.errors import DataError, InputError
-from modularity.experts.family import Rule
+from modularity.experts.family import FamilyNull, Rule
 from modularity.experts.functional import check_lists, concentration_index, functional_experts_pooled
 from modularity.experts.partitions import check_labels
 from modularity.stats import benjamini_hochberg
@@ -32,7 +34,7 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FunctionLevel:
-    """Functional experts of one function in L layers, with N shuffled partitions as their null."""
+    """Functional experts of one function in L layers, with N shuffled partitions and with permuted labels as nulls."""
 
     counts_LE: Int64
     """List entries in every expert, repeats counted."""
@@ -57,6 +59,8 @@ class FunctionLevel:
     null_proportion_NL: Float64
     null_degree_NL: Float64
     null_concentration_NL: Float64
+    label_null: FamilyNull | None
+    """The figures of lists of permuted labels; None where none were given."""
 
     @property
     def expected_LE(self) -> Float64:
@@ -73,6 +77,7 @@ def function_level(
     n_experts: int,
     n_permutations: int = 1000,
     seed: int = 0,
+    label_counts_NLE: NDArray[np.integer] | None = None,
 ) -> FunctionLevel:
     """Functional experts of a function, tested by shuffling the expert labels over the neurons of each layer.
 
@@ -87,6 +92,8 @@ def function_level(
     n_experts : experts of each layer
     n_permutations : shuffled partitions, at least 1
     seed : int; layers are shuffled independently
+    label_counts_NLE : list entries in every expert under permuted labels, repeats counted. Under `fdr` their p-values
+        come from the shuffles of the observed lists
 
     Raises
     ------
@@ -104,16 +111,18 @@ def function_level(
         lists = list(top)
         found = functional_experts_pooled(lists, labels, n_experts=n_experts)
         null_NE = shuffled_counts(lists, labels, n_experts, n_permutations=n_permutations, seed=[seed, layer])
-        counts_L.append(np.vstack([found.counts_E, null_NE]))
+        permuted_NE = null_NE[:0] if label_counts_NLE is None else label_counts_NLE[:, layer]
+        counts_L.append(np.vstack([found.counts_E, null_NE, permuted_NE]))
         sizes_L.append(found.sizes_E)
         binomial_L.append(_binomial_p_values(counts_L[-1], found.sizes_E))
-        permutation_L.append(rank_p_values(counts_L[-1], found.sizes_E))
+        permutation_L.append(rank_p_values(counts_L[-1], found.sizes_E, n_ranked=n_permutations + 1))
     binomial_NLE, permutation_NLE = np.stack(binomial_L, axis=1), np.stack(permutation_L, axis=1)
     decisive_NLE = permutation_NLE if rule.alpha is None else binomial_NLE
-    functional_NLE = rule.decide(decisive_NLE.reshape(n_permutations + 1, -1)).reshape(decisive_NLE.shape)
+    functional_NLE = rule.decide(decisive_NLE.reshape(len(decisive_NLE), -1)).reshape(decisive_NLE.shape)
     counts_NLE, sizes_LE = np.stack(counts_L, axis=1), np.stack(sizes_L)
     proportion_NL, degree_NL = functional_NLE.mean(axis=-1), _degree(counts_NLE, sizes_LE, functional_NLE)
     concentration_NL = np.stack([concentration_index(c, s) for c, s in zip(counts_L, sizes_L)], axis=1)
+    shuffled, permuted = slice(1, n_permutations + 1), slice(n_permutations + 1, None)
     return FunctionLevel(
         counts_LE=counts_NLE[0],
         sizes_LE=sizes_LE,
@@ -125,9 +134,12 @@ def function_level(
         proportion_L=proportion_NL[0],
         degree_L=degree_NL[0],
         concentration_L=concentration_NL[0],
-        null_proportion_NL=proportion_NL[1:],
-        null_degree_NL=degree_NL[1:],
-        null_concentration_NL=concentration_NL[1:],
+        null_proportion_NL=proportion_NL[shuffled],
+        null_degree_NL=degree_NL[shuffled],
+        null_concentration_NL=concentration_NL[shuffled],
+        label_null=None
+        if label_counts_NLE is None
+        else FamilyNull(proportion_NL[permuted], degree_NL[permuted], concentration_NL[permuted]),
     )
 
 
@@ -156,14 +168,19 @@ def shuffled_counts(
     return counts_NE
 
 
-def rank_p_values(counts_NE: Int64, sizes_E: Int64) -> Float64:
-    """Share of all counts of experts of the same size that reach each count; rows are partitions, observed or not."""
+def rank_p_values(counts_NE: Int64, sizes_E: Int64, *, n_ranked: int | None = None) -> Float64:
+    """Share of the counts of experts of the same size that reach each count; rows are partitions, observed or not.
+
+    The first `n_ranked` rows, all by default, are the counts that are ranked; a count above them all gets the share of
+    one of them.
+    """
     p_value_NE = np.empty(counts_NE.shape)
     for size in np.unique(sizes_E):
         same = np.flatnonzero(sizes_E == size)
         pool = counts_NE[:, same]
-        reached = np.cumsum(np.bincount(pool.ravel())[::-1])[::-1]
-        p_value_NE[:, same] = reached[pool] / pool.size
+        ranked = pool[:n_ranked]
+        reached = np.cumsum(np.bincount(ranked.ravel(), minlength=int(pool.max()) + 1)[::-1])[::-1]
+        p_value_NE[:, same] = np.maximum(reached, 1)[pool] / ranked.size
     return p_value_NE
 
 

@@ -86,7 +86,9 @@ def bring_experts_together(run: Run, item: WorkItem, config: ExpertsConfig, *, v
                 _add_fraction(tables, inputs, method, labels, fraction)
             else:
                 _add_main_fraction(tables, inputs, method, labels, counts_NLSE)
-        level = function_level_rows(function, method, inputs.layers, top, labels, config=config, rule=inputs.rule)
+        level = function_level_rows(
+            function, method, inputs.layers, top, labels, counts_NLSE, config=config, rule=inputs.rule
+        )
         _add_label_p_values(level["function_experts"], counts_NLSE)
         for name, rows in level.items():
             tables[name] += rows

@@ -1,7 +1,8 @@
 """Experts of a function as a whole: the lists of its sub-functions together (card A5, level of a function).
 
 Tables: `function_experts` (layer × partition × expert) and `function_modularity` (proportion, degree and concentration
-by layer and over layers, against shuffled partitions). Variant `paper` calls an expert functional by the binomial
+by layer and over layers, against permuted labels, which is the test of the function, and against shuffled experts, as
+in `experts_step.py`). Variant `paper` calls an expert functional by the binomial
 threshold, `corrected` by a permutation p with the false discovery rate over the experts of all layers.
 """
 
@@ -10,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from modularity.experts import FunctionLevel, Rule, function_level
+from modularity.experts import FamilyNull, FunctionLevel, Rule, function_level
 from modularity.pipelines.config import ExpertsConfig
 from modularity.stats import p_values
-from modularity.types import ALL_LAYERS
+from modularity.types import ALL_LAYERS, PERMUTED_LABELS, SHUFFLED_EXPERTS
 
 Row = dict[str, Any]
 
@@ -24,6 +25,7 @@ def function_level_rows(
     layers: Sequence[int],
     top_LSK: Sequence[np.ndarray],
     labels_LF: Sequence[np.ndarray],
+    counts_NLSE: np.ndarray,
     *,
     config: ExpertsConfig,
     rule: Rule,
@@ -36,6 +38,7 @@ def function_level_rows(
     layers : their numbers
     top_LSK : for every layer an int array (n_subfunctions, k) of top neurons
     labels_LF : for every layer an int array (n_neurons,) of experts
+    counts_NLSE : best neurons in every expert under each permutation of the labels
     config : number of experts, permutations, seed, top fraction
     rule : when an expert is functional
     """
@@ -46,6 +49,7 @@ def function_level_rows(
         n_experts=config.n_experts,
         n_permutations=config.n_permutations,
         seed=config.seed,
+        label_counts_NLE=counts_NLSE.sum(axis=2),
     )
     head = {"function": function, "partition": method}
     return {
@@ -77,11 +81,21 @@ def _expert_rows(found: FunctionLevel, layers: Sequence[int], alpha: float, head
 
 
 def _figure_rows(found: FunctionLevel, layers: Sequence[int], head: Row) -> list[Row]:
-    """Each figure over all layers, then by layer, against its value in shuffled partitions."""
+    """Each figure against both nulls, over all layers and then by layer."""
+    assert found.label_null is not None
+    shuffled = FamilyNull(found.null_proportion_NL, found.null_degree_NL, found.null_concentration_NL)
+    return [
+        row
+        for name, null in ((PERMUTED_LABELS, found.label_null), (SHUFFLED_EXPERTS, shuffled))
+        for row in _null_rows(found, null, layers, head | {"null": name})
+    ]
+
+
+def _null_rows(found: FunctionLevel, null: FamilyNull, layers: Sequence[int], head: Row) -> list[Row]:
     figures = {
-        "proportion": (found.proportion_L, found.null_proportion_NL),
-        "degree": (found.degree_L, found.null_degree_NL),
-        "concentration": (found.concentration_L, found.null_concentration_NL),
+        "proportion": (found.proportion_L, null.proportion_NL),
+        "degree": (found.degree_L, null.degree_NL),
+        "concentration": (found.concentration_L, null.concentration_NL),
     }
     n_functional_L, n_experts = found.functional_LE.sum(axis=1), found.functional_LE.shape[1]
     rows = []

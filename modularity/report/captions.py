@@ -99,13 +99,17 @@ def function_expert_caption(curves: Sequence[ExpertCurve]) -> str:
     """Caption of proportion and degree per layer, of functions as wholes."""
     first = curves[0]
     sizes = ", ".join(f"{curve.function} {curve.n_subfunctions} × {curve.k}" for curve in curves)
-    tests = "; ".join(f"{curve.function} {p_value(curve.p_value)}" for curve in curves)
+    tests = "; ".join(
+        f"{curve.function} {p_value(curve.p_value)} (random partitions {p_value(curve.p_partitions)})"
+        for curve in curves
+    )
     return (
         "As above, for each function as a whole: the top neurons of all its sub-functions in one list, repeats kept "
         f"({sizes} entries in each layer). An expert is functional when it holds more entries than chance allows "
-        f"({first.criterion or f'binomial test, α = {first.alpha:g}'}). Random partitions: the mean over shuffled "
-        "partitions under the same rule, those without a functional expert counted as 0. Degree over all layers "
-        f"against them, not corrected over functions: {tests}."
+        f"({first.criterion or f'binomial test, α = {first.alpha:g}'}). Permuted labels: the mean over lists of labels "
+        "that mean nothing, in the same experts, the chance level of a function; random partitions: the mean over "
+        "shuffled partitions of the same lists; both under the same rule, those without a functional expert counted "
+        f"as 0. Degree over all layers against permuted labels, not corrected over functions: {tests}."
     )
 
 

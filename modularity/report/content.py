@@ -216,11 +216,13 @@ class ExpertCurve:
     alpha: float
     """Level of the test that calls an expert functional."""
     p_value: float | None = None
-    """p of the mean degree over layers, by permuting the expert labels of the neurons."""
+    """p of the mean degree over layers, by permuting the labels of the examples."""
     criterion: str = ""
     """The test in words, where it is not an exact test of each expert at `alpha`."""
     test: ExpertTest | None = None
     """What the headline says."""
+    p_partitions: float | None = None
+    """As `p_value`, by shuffling the experts over the neurons."""
 
     def __post_init__(self) -> None:
         for owner in (self, *self.controls):

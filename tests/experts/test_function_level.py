@@ -87,6 +87,9 @@ def test_rank_p_values_by_hand() -> None:
     counts_NE = np.array([[4, 0, 3], [2, 2, 3], [3, 1, 3]])
     # Experts 0 and 1 have one size and one pool: 0, 1, 2, 2, 3, 4.
     assert (6 * rank_p_values(counts_NE, np.array([5, 5, 7]))).tolist() == [[1, 6, 6], [4, 4, 6], [2, 5, 6]]
+    # Ranked are 2, 2, 3, 1 in one pool and 3, 3 in the other: 4 is above all of its pool.
+    by_others = rank_p_values(counts_NE[[1, 2, 0]], np.array([5, 5, 7]), n_ranked=2)
+    assert (4 * by_others[2]).tolist() == [1, 4, 4]
 
 
 def test_duplicates_alone_do_not_make_an_expert_functional() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import kstest
 
 from modularity.errors import DataError
-from modularity.experts import Rule, family_null, functional_family, label_null, list_counts
+from modularity.experts import Rule, family_null, function_level, functional_family, label_null, list_counts
 from modularity.stats import better_polarity, p_values, polarity_scales, predictivity_null, ranking_scores, top_neurons
 
 N_EXPERTS, SIZE, N_ROWS, K = 8, 16, 60, 12
@@ -62,6 +62,32 @@ def test_shuffled_labels_are_rejected_as_often_as_said_and_by_shuffled_experts_f
     concentration_p = np.array(labels_p)[:, 2] - rng.random(240) / 100  # discrete in steps of 1/100
     assert kstest(concentration_p, "uniform").pvalue > 0.01
     assert (np.array(experts_p)[:, 2] <= 0.05).mean() > 0.5
+
+
+def test_functions_as_wholes_are_rejected_no_more_often_than_said() -> None:
+    """Six sub-functions, four of which are two pairs of the same labels, so that lists repeat neurons."""
+    rng = np.random.default_rng(5)
+    labels_p, experts_p = [], []
+    for seed in range(100):
+        activations_RF, labels_F = correlated(rng)
+        y_SR = rng.permuted(np.tile(np.arange(N_ROWS) < N_ROWS // 2, (6, 1)), axis=1)
+        y_SR[3:5] = y_SR[:2]
+        observed_SF = better_polarity(ranking_scores(activations_RF, y_SR), polarity_scales(y_SR)).score_SF
+        null = predictivity_null(activations_RF, y_SR, observed_SF, n_permutations=99, seed=seed, n_top=K, n_threads=1)
+        counts_NSE = list_counts(np.swapaxes(null.top_SNK.neuron, 0, 1), labels_F, N_EXPERTS)
+        found = function_level(
+            [top_neurons(observed_SF, K)], [labels_F],
+            rule=Rule(fdr=0.2), n_experts=N_EXPERTS, n_permutations=300, seed=seed,
+            label_counts_NLE=counts_NSE.sum(axis=1)[:, None],
+        )  # fmt: skip
+        assert found.label_null is not None
+        observed_L = [getattr(found, f"{name}_L") for name in FIGURES]
+        by_labels = [getattr(found.label_null, f"{name}_NL") for name in FIGURES]
+        by_experts = [getattr(found, f"null_{name}_NL") for name in FIGURES]
+        labels_p.append([p_values(*each)[0] for each in zip(observed_L, by_labels)])
+        experts_p.append([p_values(*each)[0] for each in zip(observed_L, by_experts)])
+    assert ((np.array(labels_p) <= 0.05).mean(axis=0) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)).all()
+    assert (np.array(experts_p)[:, 2] <= 0.05).mean() > 0.3
 
 
 def test_a_planted_expert_is_found() -> None:

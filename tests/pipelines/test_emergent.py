@@ -53,8 +53,8 @@ TABLES = {
         "functional_at_alpha functional p_labels",
     ),
     "function_modularity": (
-        72,
-        "function partition top_fraction layer figure n_top n_experts n_functional observed null_mean null_low "
+        144,
+        "function partition top_fraction null layer figure n_top n_experts n_functional observed null_mean null_low "
         "null_high p_value",
     ),
     "modularity_tests": (

@@ -8,13 +8,25 @@ import pytest
 import tiny_jobs
 from scipy.stats import binom, false_discovery_control
 
-from modularity.experts import Rule
+from modularity.experts import Rule, concentration_index
 from modularity.pipelines.config import ExpertsConfig
 from modularity.pipelines.function_experts import function_level_rows
+from modularity.pipelines.permuted_lists import permuted_top
 from modularity.store import Run
-from modularity.types import ALL_LAYERS, PARTITION
+from modularity.types import ALL_LAYERS, PARTITION, PERMUTED_LABELS, SHUFFLED_EXPERTS
 
 FIGURES = ("proportion", "degree", "concentration")
+
+
+# Best neurons by permutation, layer, sub-function, expert. Entries of layer 3: 6 0 0, 5 1 0, 2 2 2 and 2 2 2.
+PERMUTED_NLSE = np.array(
+    [
+        [[[2, 0, 0], [2, 0, 0], [2, 0, 0]], [[2, 0, 0], [0, 2, 0], [0, 0, 2]]],
+        [[[2, 0, 0], [2, 0, 0], [1, 1, 0]], [[2, 0, 0], [0, 2, 0], [0, 0, 2]]],
+        [[[1, 1, 0], [1, 0, 1], [0, 1, 1]], [[2, 0, 0], [0, 2, 0], [0, 0, 2]]],
+        [[[1, 1, 0], [1, 0, 1], [0, 1, 1]], [[2, 0, 0], [0, 2, 0], [0, 0, 2]]],
+    ]
+)
 
 
 def by_hand(rule: Rule) -> dict[str, list[dict[str, Any]]]:
@@ -22,7 +34,7 @@ def by_hand(rule: Rule) -> dict[str, list[dict[str, Any]]]:
     tops = [np.array([[0, 1], [0, 2], [0, 11]]), np.array([[0, 4], [8, 1], [5, 9]])]
     config = ExpertsConfig(n_experts=3, top_fraction=0.17, alpha=0.02, n_permutations=2000)
     labels = [np.repeat([0, 1, 2], 4)] * 2
-    return function_level_rows("words", "balanced", [3, 7], tops, labels, config=config, rule=rule)
+    return function_level_rows("words", "balanced", [3, 7], tops, labels, PERMUTED_NLSE, config=config, rule=rule)
 
 
 def test_experts_by_hand() -> None:
@@ -37,7 +49,8 @@ def test_experts_by_hand() -> None:
 
 
 def test_proportion_and_degree_by_hand() -> None:
-    rows = {(row["figure"], row["layer"]): row for row in by_hand(Rule(alpha=0.02))["function_modularity"]}
+    every = by_hand(Rule(alpha=0.02))["function_modularity"]
+    rows = {(row["figure"], row["layer"]): row for row in every if row["null"] == SHUFFLED_EXPERTS}
     assert list(rows) == list(product(FIGURES, (ALL_LAYERS, 3, 7)))
     assert [rows["proportion", layer]["observed"] for layer in (3, 7, ALL_LAYERS)] == pytest.approx([1 / 3, 0, 1 / 6])
     assert [rows["degree", layer]["observed"] for layer in (3, 7, ALL_LAYERS)] == pytest.approx([2.5, 0, 1.25])
@@ -52,6 +65,22 @@ def test_proportion_and_degree_by_hand() -> None:
     assert rows["degree", ALL_LAYERS]["null_mean"] == pytest.approx(rows["degree", 3]["null_mean"] / 2)
     assert rows["degree", 3]["p_value"] == pytest.approx(25 / 165, rel=0.2)
     assert rows["degree", 7]["p_value"] == 1.0
+
+
+@pytest.mark.parametrize("rule", [Rule(alpha=0.02), Rule(fdr=0.4)], ids=str)
+def test_permuted_labels_by_hand(rule: Rule) -> None:
+    every = by_hand(rule)["function_modularity"]
+    rows = {(row["figure"], row["layer"]): row for row in every if row["null"] == PERMUTED_LABELS}
+    assert list(rows) == list(product(FIGURES, (ALL_LAYERS, 3, 7)))
+    # Functional is an expert with 5 or 6 of 6 entries: degrees 3, 2.5, 0, 0 against 2.5.
+    assert rows["degree", 3]["observed"] == 2.5
+    assert rows["degree", 3]["null_mean"] == 5.5 / 4
+    assert rows["degree", 3]["p_value"] == 3 / 5
+    assert rows["proportion", 3]["null_mean"] == pytest.approx(1 / 6)
+    assert rows["degree", ALL_LAYERS]["p_value"] == 3 / 5
+    assert rows["degree", 7]["null_mean"] == 0
+    # Concentration needs no rule: 6 0 0 is above 5 0 1, and 5 1 0 equals it.
+    assert rows["concentration", 3]["p_value"] == 3 / 5
 
 
 def test_corrected_experts_follow_from_the_permutation_p() -> None:
@@ -84,7 +113,9 @@ def test_tables_of_a_run(name: str, function: str, request: pytest.FixtureReques
         assert row["functional"] == (row["functional_at_alpha"] if paper else row["q_permutation"] <= 0.05)
     figures = tiny_jobs.rows_of(run, "function_modularity", function=function)
     keys = [(row["partition"], row["figure"], row["layer"]) for row in figures]
-    assert keys == list(product(methods, FIGURES, (ALL_LAYERS, *layers)))
+    assert keys == [
+        (method, *key) for method in methods for _ in range(2) for key in product(FIGURES, (ALL_LAYERS, *layers))
+    ]
     for figure in (row for row in figures if row["figure"] != "concentration"):
         same = [
             row for row in rows
@@ -99,11 +130,41 @@ def test_tables_of_a_run(name: str, function: str, request: pytest.FixtureReques
         assert figure["observed"] == pytest.approx(np.mean(degrees) if figure["figure"] == "degree" else proportion)
 
 
+@pytest.mark.parametrize(("name", "function"), [("finished", "topics"), ("paper_run", "topics")])
+def test_the_null_of_permuted_labels_pools_the_permuted_lists(
+    name: str, function: str, request: pytest.FixtureRequest
+) -> None:
+    run: Run = request.getfixturevalue(name)
+    results, partition = run.results(function), run.results(PARTITION)
+    layers = results["layer"].values.tolist()
+    for method in partition["partition"].values.tolist():
+        for index, layer in enumerate(layers):
+            width = int(results["width"].values[index])
+            labels_F = partition["expert"].sel(partition=method, layer=layer).values[:width]
+            counts_NE = np.stack(
+                [
+                    np.bincount(labels_F[top_SK.ravel()], minlength=8)
+                    for top_SK in permuted_top(results, index, width // 8)
+                ]
+            )
+            sizes_E = np.bincount(labels_F, minlength=8)
+            where = {"function": function, "partition": method, "layer": layer, "null": PERMUTED_LABELS}
+            expected = {"concentration": concentration_index(counts_NE, sizes_E)}
+            if name == "paper_run":
+                tail_NE = binom.sf(counts_NE - 1, counts_NE[0].sum(), sizes_E / width)
+                expected["proportion"] = (tail_NE <= 0.001).mean(axis=1)
+            for figure, null_N in expected.items():
+                [row] = tiny_jobs.rows_of(run, "function_modularity", figure=figure, **where)
+                assert row["null_mean"] == pytest.approx(null_N.mean())
+                n_above = (null_N >= row["observed"] - 1e-10).sum()
+                assert row["p_value"] == pytest.approx((1 + n_above) / (1 + len(null_N)))
+
+
 def test_a_planted_expert_serves_its_function(planted_run: Run) -> None:
     """Twenty planted neurons of one expert for each of two sub-functions, in layer 0; the lists hold 20 each."""
     rows = tiny_jobs.rows_of(planted_run, "function_experts", function="words", partition="balanced", layer=0)
     assert sum(row["functional"] for row in rows) == 2
-    where = {"function": "words", "figure": "degree", "layer": 0}
+    where = {"function": "words", "figure": "degree", "layer": 0, "null": SHUFFLED_EXPERTS}
     (found,) = tiny_jobs.rows_of(planted_run, "function_modularity", partition="balanced", **where)
     assert found["observed"] == pytest.approx(4.0)
     assert found["p_value"] == pytest.approx(1 / 101)

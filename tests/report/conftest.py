@@ -102,7 +102,7 @@ def expert_curve(function, n_subfunctions, rng, layers=LAYERS, n_experts=16):
     )
     test = ExpertTest(round(4 * n_subfunctions), n * n_subfunctions * n_experts, 0.31, 0.005, 0.02, 0.001)
     sizes = (n_subfunctions, n_experts, 30, 0.001, 0.005)
-    return ExpertCurve(function, layers, degree / 45, degree, controls, *sizes, test=test)
+    return ExpertCurve(function, layers, degree / 45, degree, controls, *sizes, test=test, p_partitions=0.0009)
 
 
 def expert_map(layer, rng, names=NAMES, n_experts=16):

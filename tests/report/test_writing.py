@@ -65,7 +65,9 @@ def test_every_figure_shows_the_values_of_the_tables(open_page, tiny_run):
     overall = row_of(
         tiny_run, "modularity_tests", figure="proportion", **of_words, top_fraction=0.05, layer=ALL_LAYERS
     )["observed"]
-    whole = row_of(tiny_run, "function_modularity", figure="proportion", **of_words, layer=0)["observed"]
+    whole = row_of(tiny_run, "function_modularity", figure="proportion", null="permuted labels", **of_words, layer=0)[
+        "observed"
+    ]
     functions = {"function_a": "topics", "function_b": "words"}
     pair = {"subfunction_a": "river", "subfunction_b": "stone"}
     expected = {
