@@ -50,7 +50,7 @@ MEASURES = (
     Measure("proportion", "functional experts (%)", 100.0, " %"),
     Measure("degree", "modularisation degree", 1.0, ""),
 )
-_CONTROL_STYLES: tuple[Style, ...] = ("null", "control", "other")
+_CONTROL_STYLES: tuple[Style, ...] = ("null", "control1", "control2", "control3")
 
 
 def _layers(curves: Sequence[FunctionCurve | ExpertCurve]) -> XAxis:
@@ -128,10 +128,10 @@ def _curve_tip(content: ReportContent, curve: FunctionCurve, index: int) -> tupl
 
 
 def _control_styles(content: ReportContent) -> dict[str, Style]:
-    """Line style of each control, by the order in which controls first appear; beyond two all look alike."""
+    """Line style of each control, by the order in which controls first appear; beyond four all look alike."""
     curves = (*content.expert_curves, *content.function_expert_curves)
     names = dict.fromkeys(control.name for curve in curves for control in curve.controls)
-    return {name: _CONTROL_STYLES[min(index, 2)] for index, name in enumerate(names)}
+    return {name: _CONTROL_STYLES[min(index, len(_CONTROL_STYLES) - 1)] for index, name in enumerate(names)}
 
 
 def expert_plot(content: ReportContent) -> Plot:

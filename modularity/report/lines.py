@@ -1,7 +1,7 @@
 """Small multiples of line plots: a panel for each function and measure, with common scales.
 
 Each panel shows one function in its colour and the other functions in faint grey; the null is a grey band and a dashed
-line, a control a dotted one. Gaps in a line are missing values.
+line; each control has a dash and a colour of its own. Gaps in a line are missing values.
 """
 
 import math
@@ -25,7 +25,7 @@ from modularity.report.svg import (
     wrapped,
 )
 
-Style = Literal["line", "other", "null", "control", "open"]
+Style = Literal["line", "other", "null", "control1", "control2", "control3", "open"]
 PANEL_MIN_PX, PANEL_MAX_PX, PANEL_HEIGHT_PX = 205.0, 420.0, 176.0
 
 

@@ -1,9 +1,10 @@
 """Colours: a categorical palette for functions and a computed sequential ramp for heat maps.
 
 Categories are those of Okabe and Ito (2008), told apart under the common forms of colour blindness; the yellow is left
-out because it is too faint for lines on white. The ramp runs along the hues of viridis at evenly spaced lightness in
-OKLCH (B. Ottosson 2020), so that it is monotone in grey, too. On light paper low values are light, on dark paper low
-values are dark: the paper is always the zero.
+out because it is too faint for lines on white. Controls have three others: wine, olive and indigo of the muted scheme
+of P. Tol (2021, Colour Schemes), olive darker for contrast, and light forms of them on dark paper. The ramp runs along
+the hues of viridis at evenly spaced lightness in OKLCH (B. Ottosson 2020), so that it is monotone in grey, too. On
+light paper low values are light, on dark paper low values are dark: the paper is always the zero.
 """
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy.typing as npt
 
 CATEGORIES_LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#a87500", "#5a5a5a")
 CATEGORIES_DARK = ("#56b4e9", "#ff8c42", "#2fc59b", "#e39ac4", "#9ad4f5", "#e6b84a", "#b5b5b5")
+CONTROLS_LIGHT = ("#882255", "#7d7d1a", "#332288")
+CONTROLS_DARK = ("#ffb3d1", "#cfcf5c", "#8f84f0")
 N_LEVELS = 32
 
 _OKLAB_TO_LMS = np.array(
@@ -57,10 +60,12 @@ def ramp(*, dark: bool) -> tuple[str, ...]:
 
 
 def figure_css(*, dark: bool) -> str:
-    """CSS rules for the fills of heat map levels (`q0`…) and the colours of functions (`k0`…)."""
+    """CSS rules for the fills of heat map levels (`q0`…), colours of functions (`k0`…) and strokes of controls."""
     rules = [f".q{level}{{fill:{colour}}}" for level, colour in enumerate(ramp(dark=dark))]
     categories = CATEGORIES_DARK if dark else CATEGORIES_LIGHT
     rules += [f".k{index}{{color:{colour}}}" for index, colour in enumerate(categories)]
+    controls = CONTROLS_DARK if dark else CONTROLS_LIGHT
+    rules += [f".control{number}{{stroke:{colour}}}" for number, colour in enumerate(controls, 1)]
     return "".join(rules)
 
 

@@ -1,9 +1,14 @@
+import re
 from dataclasses import replace
 
 import numpy as np
 
 from modularity.report import ExpertControl
 from modularity.report.curves import curve_plot, expert_plot, function_expert_plot, sensitivity_plot
+from modularity.report.figures import NARROW_PX
+from modularity.report.lines import line_figure
+from modularity.report.palette import figure_css
+from modularity.report.svg import FIGURE_CSS, text_width
 
 
 def styles(panel):
@@ -35,7 +40,7 @@ def test_predictivity_without_optional_parts(content):
 def test_experts_in_per_cent_and_degree_with_controls_in_one_style_each(content):
     plot = expert_plot(content)
     assert [panel.title for panel in plot.panels[2:4]] == ["task: proportion", "semantic: degree"]
-    assert styles(plot.panels[0]) == ["null", "control", "line"]
+    assert styles(plot.panels[0]) == ["null", "control1", "line"]
     assert np.allclose(plot.panels[0].series[-1].y, 100 * content.expert_curves[0].proportion_L)
     assert np.allclose(plot.panels[3].series[-1].y, content.expert_curves[0].degree_L)
     tip = plot.panels[0].series[-1].tips[0]
@@ -43,10 +48,34 @@ def test_experts_in_per_cent_and_degree_with_controls_in_one_style_each(content)
     assert tip[2] == "random partition 0.0357 %"
 
 
+def test_four_controls_have_a_dash_and_a_colour_each(content):
+    names = ("permuted labels", "random partitions", "shuffled weights", "unbalanced k-means")
+    controls = tuple(ExpertControl(name, *[np.zeros(12)] * 2) for name in names)
+    curves = (replace(content.expert_curves[0], controls=controls),)
+    plot = expert_plot(replace(content, expert_curves=curves, function_expert_curves=()))
+    assert styles(plot.panels[0]) == ["null", "control1", "control2", "control3", "line"]
+    assert plot.legend == (("line", "experts"), *zip(styles(plot.panels[0]), names))
+    for css in (FIGURE_CSS + figure_css(dark=False), FIGURE_CSS + figure_css(dark=True)):
+        rules = {style: re.findall(rf"\.{style}{{([^}}]*)}}", css) for style in styles(plot.panels[0])[:4]}
+        dashes = [re.search(r"stroke-dasharray:([\d. ]+)", ";".join(found)).group(1) for found in rules.values()]
+        colours = [re.search(r"stroke:([^;]+)", ";".join(found)).group(1) for found in rules.values()]
+        assert len(set(dashes)) == len(set(colours)) == 4
+
+
+def test_the_legend_of_four_controls_fits_a_phone(content):
+    names = ("permuted labels", "random partitions", "shuffled weights", "unbalanced k-means")
+    legend = (("line", "experts"), *(("null", name) for name in names), ("null", "a control with a long name " * 3))
+    panels, axis = expert_plot(content).panels[:1], expert_plot(content).axis
+    drawn = str(line_figure("n", "T", "D", panels, axis, width=NARROW_PX, legend=legend)[0])
+    placed = re.findall(r'<text x="([\d.]+)" y="[\d.]+" class="muted">([^<]+)<', drawn)
+    assert len(placed) == 7
+    assert all(float(x) + text_width(label) <= NARROW_PX for x, label in placed)
+
+
 def test_a_control_that_one_function_lacks_keeps_its_style(content):
     lacking = replace(content.expert_curves[0], controls=(ExpertControl("shuffled weights", *[np.zeros(12)] * 2),))
     plot = expert_plot(replace(content, expert_curves=(content.expert_curves[1], lacking)))
-    assert styles(plot.panels[1]) == ["control", "line"]
+    assert styles(plot.panels[1]) == ["control1", "line"]
     assert plot.rows[-1][-2:] == ("–", "0")
 
 

@@ -4,6 +4,8 @@ import pytest
 from modularity.report.palette import (
     CATEGORIES_DARK,
     CATEGORIES_LIGHT,
+    CONTROLS_DARK,
+    CONTROLS_LIGHT,
     N_LEVELS,
     category,
     figure_css,
@@ -12,10 +14,13 @@ from modularity.report.palette import (
 )
 
 
-def luminance(colour: str) -> float:
+def linear(colour: str) -> np.ndarray:
     channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def luminance(colour: str) -> float:
+    return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -40,7 +45,31 @@ def test_oklch_reference_points():
 def test_lines_are_seen_on_their_paper():
     """Contrast of at least 3 (WCAG 1.4.11), the light blue and pink of Okabe and Ito excepted: 2.2 and more."""
     assert all(1.05 / (luminance(colour) + 0.05) > 2.2 for colour in CATEGORIES_LIGHT)
-    assert all((luminance(colour) + 0.05) / (luminance("#14171b") + 0.05) > 3 for colour in CATEGORIES_DARK)
+    assert all(1.05 / (luminance(colour) + 0.05) > 3 for colour in CONTROLS_LIGHT)
+    dark = (*CATEGORIES_DARK, *CONTROLS_DARK)
+    assert all((luminance(colour) + 0.05) / (luminance("#14171b") + 0.05) > 3 for colour in dark)
+
+
+# Machado, Oliveira and Fernandes 2009, full protanopia, deuteranopia and tritanopia, linear sRGB
+BLINDNESS = (
+    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+)
+
+
+def lab(linear):
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(np.clip(to_xyz @ linear / [0.9505, 1.0, 1.089], 1e-4, None))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize(("controls", "null"), [(CONTROLS_LIGHT, "#757c86"), (CONTROLS_DARK, "#98a0ab")])
+def test_controls_are_told_apart_by_the_colour_blind(controls, null):
+    for matrix in (np.eye(3), *BLINDNESS):
+        seen = [lab(np.clip(np.array(matrix) @ linear(colour), 0, 1)) for colour in (*controls, null)]
+        apart = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+        assert min(apart) > 11
 
 
 def test_every_class_is_defined_and_many_functions_share_the_last():
