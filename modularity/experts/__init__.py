@@ -1,5 +1,6 @@
 """Experts: groups of neurons of one layer, how they are found, and which of them carry a function."""
 
+from modularity.experts.agreement import Agreement, ExpertMatching, match_experts, partition_agreement
 from modularity.experts.assignment import balanced_assignment, require_divisible
 from modularity.experts.balanced_kmeans import BalancedKmeans, balanced_kmeans, fit_balanced_kmeans
 from modularity.experts.coactivation import CoactivationPartition, coactivation_partition, coactivation_threshold
@@ -31,15 +32,24 @@ from modularity.experts.partitions import (
     normalise_rows,
     random_partition,
 )
+from modularity.experts.profiles import (
+    ProfilePartition,
+    functional_profile_experts,
+    profile_partition,
+    standardised_profiles,
+)
 from modularity.experts.random_baseline import RandomPartitionBaseline, random_partition_baseline
 
 __all__ = [
+    "Agreement",
     "BalancedKmeans",
     "CoactivationPartition",
+    "ExpertMatching",
     "FamilyNull",
     "FunctionLevel",
     "FunctionalExperts",
     "FunctionalFamily",
+    "ProfilePartition",
     "RandomPartitionBaseline",
     "Rule",
     "UnbalancedPartition",
@@ -57,16 +67,21 @@ __all__ = [
     "functional_experts",
     "functional_experts_pooled",
     "functional_family",
+    "functional_profile_experts",
     "hypergeometric_critical_count",
     "inertia",
     "kmeans_partition",
     "label_null",
     "list_counts",
+    "match_experts",
     "modularisation",
     "normalise_rows",
     "null_of_counts",
+    "partition_agreement",
+    "profile_partition",
     "random_partition",
     "random_partition_baseline",
     "require_divisible",
     "shuffled_weight_partition",
+    "standardised_profiles",
 ]
