@@ -39,6 +39,16 @@ from modularity.experts.profiles import (
     standardised_profiles,
 )
 from modularity.experts.random_baseline import RandomPartitionBaseline, random_partition_baseline
+from modularity.experts.selection import (
+    MassKept,
+    expert_centres,
+    mass_kept,
+    mlp_scores,
+    oracle_scores,
+    parameter_scores,
+    select_top,
+    selected_count,
+)
 
 __all__ = [
     "Agreement",
@@ -49,6 +59,7 @@ __all__ = [
     "FunctionLevel",
     "FunctionalExperts",
     "FunctionalFamily",
+    "MassKept",
     "ProfilePartition",
     "RandomPartitionBaseline",
     "Rule",
@@ -60,6 +71,7 @@ __all__ = [
     "coactivation_partition",
     "coactivation_threshold",
     "concentration_index",
+    "expert_centres",
     "expert_predictivity",
     "family_null",
     "fit_balanced_kmeans",
@@ -73,15 +85,21 @@ __all__ = [
     "kmeans_partition",
     "label_null",
     "list_counts",
+    "mass_kept",
     "match_experts",
+    "mlp_scores",
     "modularisation",
     "normalise_rows",
     "null_of_counts",
+    "oracle_scores",
+    "parameter_scores",
     "partition_agreement",
     "profile_partition",
     "random_partition",
     "random_partition_baseline",
     "require_divisible",
+    "select_top",
+    "selected_count",
     "shuffled_weight_partition",
     "standardised_profiles",
 ]
