@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 import numpy as np
 
 from modularity.errors import DataError
+from modularity.stats.accumulator_kernels import column_moments
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Merging = TypeVar("Merging", bound="Accumulator")
@@ -87,7 +88,7 @@ def merge_in_order(parts: Iterable[Merging]) -> Merging:
 
 
 def finite_rows(values_RF: Array, n_neurons: int, *, kind: str) -> Array:
-    """`values_RF`, checked.
+    """`values_RF`, checked; half precision as float32.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def finite_rows(values_RF: Array, n_neurons: int, *, kind: str) -> Array:
             f"{kind}: value {values_RF[row, neuron]} of row {row}, neuron {neuron}; expected finite values: mend or "
             "leave out what made it"
         )
-    return values_RF
+    return values_RF if values_RF.dtype in (np.float32, np.float64) else values_RF.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +146,13 @@ class Moments(Accumulator):
 
     def update(self, values_RF: Array) -> None:
         """Add rows of any float dtype; DataError where they are not finite or not of F neurons."""
-        rows = finite_rows(values_RF, len(self.mean), kind="moments").astype(np.float64)
+        rows = finite_rows(values_RF, len(self.mean), kind="moments")
         if not len(rows):
             return
-        mean = rows.mean(0)
+        mean, squares = column_moments(rows)
         count = np.full(len(mean), len(rows), np.int64)
-        self.merge(Moments(count, mean, ((rows - mean) ** 2).sum(0), rows.min(0), rows.max(0)))
+        low, high = (extremes.astype(np.float64) for extremes in (rows.min(0), rows.max(0)))
+        self.merge(Moments(count, mean, squares, low, high))
 
     def merge(self, other: Moments) -> None:
         """Add the rows of another."""

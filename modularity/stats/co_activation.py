@@ -17,6 +17,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from modularity.errors import DataError, InputError
+from modularity.stats.accumulator_kernels import add_clamped_groups
 from modularity.stats.accumulators import Accumulator, Array, finite_rows
 
 CoActivationRule = Literal["positive", "groups"]
@@ -79,9 +80,7 @@ class CoActivation(Accumulator):
             chosen = (group_R >= first) & (group_R < first + _GROUPS_AT_ONCE)
             values_GKF = np.zeros((min(_GROUPS_AT_ONCE, n_groups - first), GROUP_SIZE, rows.shape[1]))
             values_GKF[group_R[chosen] - first, slot_R[chosen]] = np.maximum(rows[chosen], 0)
-            for i, j in tiles(rows.shape[1]):
-                products_Gij = values_GKF[:, :, i].transpose(0, 2, 1) @ values_GKF[:, :, j]
-                self.sums[i, j] += np.minimum(products_Gij, 1.0).sum(0)
+            add_clamped_groups(values_GKF, self.sums)
         self.count = self.count + n_groups
 
     def merge(self, other: CoActivation) -> None:
@@ -125,5 +124,7 @@ def tiles(n_neurons: int, step: int = TILE_NEURONS) -> Iterator[tuple[slice, sli
 def mirror(sums_FF: Array) -> None:
     """Copy what stands above the diagonal to below it, in place."""
     for i, j in tiles(len(sums_FF)):
-        if i != j:
+        if i == j:
+            sums_FF[i, i] = np.triu(sums_FF[i, i]) + np.triu(sums_FF[i, i], 1).T
+        else:
             sums_FF[j, i] = sums_FF[i, j].T

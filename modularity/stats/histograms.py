@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from modularity.errors import DataError, InputError
+from modularity.stats.accumulator_kernels import count_bins
 from modularity.stats.accumulators import Accumulator, Array, finite_rows
 
 
@@ -99,10 +100,7 @@ class Histogram(Accumulator):
         rows = finite_rows(values_RF, len(self.counts), kind="histogram")
         if not len(rows):
             return
-        for neuron, values_R in enumerate(rows.T):
-            edges = self.edges if self.edges.ndim == 1 else self.edges[neuron]
-            bins_R = np.searchsorted(edges, values_R.astype(np.float64), side="right")
-            self.counts[neuron] += np.bincount(bins_R, minlength=self.counts.shape[1])
+        count_bins(rows, self.edges, self.counts)
         self.low, self.high = np.minimum(self.low, rows.min(0)), np.maximum(self.high, rows.max(0))
 
     def merge(self, other: Histogram) -> None:
