@@ -1,4 +1,4 @@
-"""Live model to activation rows: pooled or picked on the device, checked, written without piling up.
+"""Live model to activation rows (pooled or picked on the device, checked, written without piling up) or statistics.
 
 Names are imported when first used: a config is validated at once, while torch takes seconds to load.
 """
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from modularity.capture.buffers import BufferPool, ItemBuffer, row_bytes
     from modularity.capture.capturer import Capturer, CaptureStats
     from modularity.capture.config import CaptureConfig
+    from modularity.capture.reduction_config import ReductionBytes, ReductionConfig, reduction_bytes
+    from modularity.capture.reductions import Reduced, Reducer, ReductionStats
     from modularity.capture.shards import CapturedShard, capture_shards, overhang
     from modularity.capture.storage_dtype import bfloat16_from_bits, bfloat16_to_bits, numpy_dtype
     from modularity.capture.writer import BackgroundWriter
@@ -24,12 +26,18 @@ __all__ = [
     "Capturer",
     "ItemBuffer",
     "MemoryPlan",
+    "Reduced",
+    "Reducer",
+    "ReductionBytes",
+    "ReductionConfig",
+    "ReductionStats",
     "bfloat16_from_bits",
     "bfloat16_to_bits",
     "capture_shards",
     "numpy_dtype",
     "overhang",
     "plan_memory",
+    "reduction_bytes",
     "row_bytes",
     "rows_per_item",
 ]
@@ -39,6 +47,8 @@ _MODULES = {
     "buffers": ("BufferPool", "ItemBuffer", "row_bytes"),
     "capturer": ("Capturer", "CaptureStats"),
     "config": ("CaptureConfig",),
+    "reduction_config": ("ReductionBytes", "ReductionConfig", "reduction_bytes"),
+    "reductions": ("Reduced", "Reducer", "ReductionStats"),
     "shards": ("CapturedShard", "capture_shards", "overhang"),
     "storage_dtype": ("bfloat16_from_bits", "bfloat16_to_bits", "numpy_dtype"),
     "writer": ("BackgroundWriter",),
