@@ -1,7 +1,10 @@
-"""The functions that ship with the package: semantic, knowledge and task, over the files of `samples/`.
+"""What ships with the package: functions (semantic, knowledge, task) over the files of `samples/`; a trained series.
 
 The three kinds follow Zhang Z. et al. 2023 (arXiv 2305.18390, section 3). The texts are our own: `samples/README.md`.
 """
+
+from importlib import resources
+from pathlib import Path
 
 from modularity.data.functions import Columns, FunctionConfig
 
@@ -25,3 +28,11 @@ def inference_function() -> FunctionConfig:
     """
     columns = _COLUMNS.replace(text_pair="text_pair")
     return FunctionConfig(name="inference", kind="task", source="sample:inference", columns=columns)
+
+
+def series_path() -> Path:
+    """Folder of the trained series that ships with the package: `training.json` and `step00000000/ …`.
+
+    An OPT of three layers, trained on the planted languages; its functions are those of `planted_functions()`.
+    """
+    return Path(str(resources.files("modularity.data"))) / "samples" / "series" / "opt"

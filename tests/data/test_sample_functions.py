@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from modularity.data import load_functions
+from modularity.data.language_functions import planted_functions
 from modularity.data.sample_functions import inference_function, sample_functions
 from modularity.data.sample_generation import generate_files, generate_rows
 from modularity.data.sample_generation.__main__ import main
@@ -61,7 +62,8 @@ def test_the_generator_gives_the_files_byte_for_byte() -> None:
         assert (SAMPLES / name).read_bytes() == content.encode(), (
             f"run python -m modularity.data.sample_generation: {name}"
         )
-    assert sorted(path.stem for path in SAMPLES.glob("*.jsonl")) == sorted(FILES)
+    planted = sorted(function.name for function in planted_functions())
+    assert sorted(path.stem for path in SAMPLES.glob("*.jsonl")) == sorted([*FILES, *planted])
 
 
 def test_command_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
