@@ -1,4 +1,5 @@
-"""Live model changed: noise in chosen neurons, routers restricted to some experts; the effect on tasks measured.
+"""Live model changed: noise in chosen neurons, routers restricted to some experts, FFNs divided into experts; the
+effect on tasks measured.
 
 Names are imported when first used: torch takes seconds to load.
 """
@@ -9,6 +10,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modularity.interventions.calibration import NeuronMoments, neuron_moments
     from modularity.interventions.measure import LabelTask, label_logits, label_task, label_token_ids, measure_task
+    from modularity.interventions.moefied import (
+        LayerMass,
+        SelectionPoint,
+        SelectionRecord,
+        selected_experts,
+        selection_sweep,
+    )
+    from modularity.interventions.moefied_layers import (
+        LayerKey,
+        MlpRouter,
+        MoefiedLayer,
+        RouterKind,
+        moefy,
+    )
+    from modularity.interventions.moefied_training import (
+        RouterTraining,
+        RoutingExamples,
+        collect_routing,
+        fit_router,
+        train_routers,
+    )
     from modularity.interventions.neurons import perturbed
     from modularity.interventions.noise import Gaussian, Mean, Noise, NoiseKind, Resample, Shuffle, Zero, make_noise
     from modularity.interventions.routing import Router, random_other_experts, restricted_routing, routers
@@ -19,37 +41,55 @@ __all__ = [
     "Cell",
     "Gaussian",
     "LabelTask",
+    "LayerKey",
+    "LayerMass",
     "Mean",
+    "MlpRouter",
+    "MoefiedLayer",
     "NeuronMoments",
     "Noise",
     "NoiseKind",
     "Resample",
     "Router",
+    "RouterKind",
+    "RouterTraining",
+    "RoutingExamples",
     "Selection",
+    "SelectionPoint",
+    "SelectionRecord",
     "Shuffle",
     "Sweep",
     "TaskScores",
     "Zero",
+    "collect_routing",
     "drop_array",
+    "fit_router",
     "label_logits",
     "label_task",
     "label_token_ids",
     "logit_margins",
     "make_noise",
     "measure_task",
+    "moefy",
     "neuron_moments",
     "perturbed",
     "random_other_experts",
     "restricted_routing",
     "routers",
     "run_sweep",
+    "selected_experts",
+    "selection_sweep",
     "sweep_cells",
     "task_scores",
+    "train_routers",
 ]
 
 _MODULES = {
     "calibration": ("NeuronMoments", "neuron_moments"),
     "measure": ("LabelTask", "label_logits", "label_task", "label_token_ids", "measure_task"),
+    "moefied": ("LayerMass", "SelectionPoint", "SelectionRecord", "selected_experts", "selection_sweep"),
+    "moefied_layers": ("LayerKey", "MlpRouter", "MoefiedLayer", "RouterKind", "moefy"),
+    "moefied_training": ("RouterTraining", "RoutingExamples", "collect_routing", "fit_router", "train_routers"),
     "neurons": ("perturbed",),
     "noise": ("Gaussian", "Mean", "Noise", "NoiseKind", "Resample", "Shuffle", "Zero", "make_noise"),
     "routing": ("Router", "random_other_experts", "restricted_routing", "routers"),
