@@ -17,6 +17,11 @@ if TYPE_CHECKING:
         selected_experts,
         selection_sweep,
     )
+    from modularity.interventions.moefied_checkpoint import (
+        MoefiedModel,
+        export_moefied,
+        load_moefied,
+    )
     from modularity.interventions.moefied_layers import (
         LayerKey,
         MlpRouter,
@@ -46,6 +51,7 @@ __all__ = [
     "Mean",
     "MlpRouter",
     "MoefiedLayer",
+    "MoefiedModel",
     "NeuronMoments",
     "Noise",
     "NoiseKind",
@@ -63,10 +69,12 @@ __all__ = [
     "Zero",
     "collect_routing",
     "drop_array",
+    "export_moefied",
     "fit_router",
     "label_logits",
     "label_task",
     "label_token_ids",
+    "load_moefied",
     "logit_margins",
     "make_noise",
     "measure_task",
@@ -88,6 +96,7 @@ _MODULES = {
     "calibration": ("NeuronMoments", "neuron_moments"),
     "measure": ("LabelTask", "label_logits", "label_task", "label_token_ids", "measure_task"),
     "moefied": ("LayerMass", "SelectionPoint", "SelectionRecord", "selected_experts", "selection_sweep"),
+    "moefied_checkpoint": ("MoefiedModel", "export_moefied", "load_moefied"),
     "moefied_layers": ("LayerKey", "MlpRouter", "MoefiedLayer", "RouterKind", "moefy"),
     "moefied_training": ("RouterTraining", "RoutingExamples", "collect_routing", "fit_router", "train_routers"),
     "neurons": ("perturbed",),

@@ -106,7 +106,7 @@ def selected_experts(
     Parameters
     ----------
     model : a loaded model
-    layers : from `moefy`
+    layers : from `moefy` or `load_moefied`
     share : of the experts of each layer that every token keeps, in (0, 1]; rounded up
     router : who selects them
     mass : what the oracle sums, and what the record counts: |activation|, or the paper's ReLU(activation)
