@@ -43,24 +43,26 @@ class FunctionOverlap:
     """Permutation p-value for a difference this high; NaN when there is no such difference."""
 
 
-def top_neurons(values_F: Array, k: int) -> Array:
+def top_neurons(predictivity_F: Array, k: int) -> Array:
     """Indices of the k largest values, descending; ties by lowest index.
 
     Parameters
     ----------
-    values_F : float array of shape (n_neurons,), or (..., n_neurons) for several lists
+    predictivity_F : float array of shape (n_neurons,), or (..., n_neurons) for several lists; any scores
     k : at least 1, at most n_neurons
 
     Returns
     -------
     indices : int64 array of shape (..., k)
     """
-    n_neurons = values_F.shape[-1]
+    n_neurons = predictivity_F.shape[-1]
     if not 1 <= k <= n_neurons:
         raise DataError(f"k is {k}: expected between 1 and the {n_neurons} neurons")
-    if np.isnan(values_F).any():
-        raise DataError(f"{int(np.isnan(values_F).sum())} of {values_F.size} values are NaN: expected numbers")
-    best: Array = np.argsort(-values_F, axis=-1, kind="stable")[..., :k]
+    if np.isnan(predictivity_F).any():
+        raise DataError(
+            f"{int(np.isnan(predictivity_F).sum())} of {predictivity_F.size} values are NaN: expected numbers"
+        )
+    best: Array = np.argsort(-predictivity_F, axis=-1, kind="stable")[..., :k]
     return best
 
 
