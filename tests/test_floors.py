@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "modularity"
 FLOORS = {
     "errors": 0, "types": 0, "config": 0,
     "stats": 1, "data": 1, "models": 1, "store": 1, "runtime": 1,
-    "capture": 2, "interventions": 2, "tuning": 2,
+    "capture": 2, "interventions": 2, "tuning": 2, "pretraining": 2,
     "neurons": 3, "experts": 3, "circuits": 3, "geometry": 3,
     "pipelines": 4, "report": 4,
     "cli": 5,
@@ -17,8 +17,8 @@ FLOORS = {
 }  # fmt: skip
 ALLOWED_IN = {
     "ray": {"runtime"},
-    "transformers": {"models", "capture", "interventions", "tuning"},
-    "torch": {"models", "capture", "interventions", "tuning", "stats", "experts", "neurons", "geometry"},
+    "transformers": {"models", "capture", "interventions", "tuning", "pretraining"},
+    "torch": {"models", "capture", "interventions", "tuning", "pretraining", "stats", "experts", "neurons", "geometry"},
     "zarr": {"store"},
     "obstore": {"store"},
     "duckdb": {"store"},
