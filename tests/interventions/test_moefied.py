@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from modularity.capture import Reducer, ReductionConfig
 from modularity.errors import DataError, InputError
+from modularity.experts import adjusted_rand, coactivation_partition, random_partition
 from modularity.interventions import label_task, measure_task, moefy, selected_experts, selection_sweep, train_routers
 from modularity.interventions.forward import Forward
 from modularity.types import Site
@@ -201,3 +203,43 @@ def test_bad_input(tiny, batch_of, n_hooks) -> None:
     ):
         model.module(inputs_embeds=torch.zeros(1, 3, 32))
     assert n_hooks(model) == 0
+
+
+@pytest.mark.skipif("not __import__('importlib').util.find_spec('pymetis')", reason="needs pymetis")
+def test_experts_by_co_activation_of_a_live_model_keep_the_mass(tiny, batch_of) -> None:
+    model = tiny("t5")
+    planted = np.random.default_rng(3).permutation(24) % N_EXPERTS
+    weight = model.module.encoder.block[0].layer[1].DenseReluDense.wi.weight
+    with torch.no_grad():
+        directions = torch.from_numpy(np.random.default_rng(4).normal(size=(N_EXPERTS, 32)).astype(np.float32))
+        weight.copy_(directions[planted] + 0.2 * weight)
+    site = Site("encoder", "ffn.neurons")
+    kinds = ReductionConfig(kinds=("co_activation",), co_activation="groups")
+    batches = [batch_of([40] * 20, seed=seed) for seed in range(2)]
+    reduced = Reducer(model.base, [site], kinds, layers=[0]).reduce(batches, reduction="max")
+    found = coactivation_partition(reduced.of(site, 0)["co_activation"].result(), N_EXPERTS)
+    assert adjusted_rand(found.labels_F, planted) == 1.0
+    kept = {}
+    for name, labels in (("found", found.labels_F), ("random", random_partition(24, N_EXPERTS, seed=0))):
+        layers = moefy(model.base, {("encoder", 0): labels})
+        with selected_experts(model.base, layers, share=0.3, router="oracle") as record:
+            Forward(model.module, model.base)(batch_of([40] * 10, seed=9))
+        kept[name] = record.layers()["encoder", 0].mean
+    assert kept["found"] > kept["random"] + 0.1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", PROVEN)
+def test_selection_on_a_gpu_is_that_on_a_cpu(tiny, batch_of, name) -> None:
+    model, batch = tiny(name), batch_of([5, 7, 3])
+    layers = train_routers(model.base, moefy(model.base, partition_of(model)), [batch_of([9] * 6, seed=1)])
+    logits = {}
+    for device in ("cpu", "cuda"):
+        model.module.to(device)
+        for router in ("oracle", "parameter", "mlp", "random"):
+            with selected_experts(model.base, layers, share=0.3, router=router):
+                logits[device, router] = Forward(model.module, model.base)(batch).logits.cpu()
+    for router in ("oracle", "parameter", "mlp", "random"):
+        torch.testing.assert_close(logits["cuda", router], logits["cpu", router], rtol=1e-2, atol=1e-3)
+    trained = train_routers(model.base, layers, [batch_of([9] * 6, seed=1)])
+    assert all(each.router.input_ED.shape == (N_EXPERTS, 32) for each in trained.values())
