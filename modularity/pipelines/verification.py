@@ -80,7 +80,7 @@ def _recompute(run: Run, n_rows: int, seed: int) -> tuple[float, int, list[str]]
     for name, table in job.tables.items():
         rows = sorted(generator.choice(table.n_rows, size=min(n_rows, table.n_rows), replace=False).tolist())
         for row in rows:
-            difference, worst = _row_difference(run, job, capturer, name, row, model.pad_id)
+            difference, worst = row_difference(run, job, capturer, name, row, model.pad_id)
             largest, checked = max(largest, difference), checked + 1
             if difference > tolerance:
                 problems.append(
@@ -98,7 +98,7 @@ def _identity_problems(run: Run, job: PreparedJob) -> list[str]:
     ]
 
 
-def _row_difference(
+def row_difference(
     run: Run, job: PreparedJob, capturer: Capturer, function: str, row: int, pad_id: int
 ) -> tuple[float, str]:
     """Largest relative difference of one row over all sites, and where it is."""

@@ -1,0 +1,128 @@
+"""The worker of a perturbation: holds the model with its LM head, and runs every kind of item of the job."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from modularity.capture import Capturer
+from modularity.data import token_batches
+from modularity.errors import IdentityError
+from modularity.interventions import neuron_moments
+from modularity.models import HeadModel, MatmulMode, apply_matmul_mode, compute_threads, load_head_model
+from modularity.pipelines.dissociation_step import dissociate
+from modularity.pipelines.perturbation_measure import Measurer
+from modularity.pipelines.perturbation_prepare import PreparedPerturbation
+from modularity.pipelines.perturbation_rankings import MOMENTS, select
+from modularity.pipelines.restrictions import compare_restrictions, restrict
+from modularity.pipelines.verification import RELATIVE_TOLERANCE, row_difference
+from modularity.store import Run, open_run
+from modularity.types import WorkItem
+
+N_CHECKED_ROWS = 2
+
+
+@dataclass(frozen=True)
+class PerturbationWorkerFactory:
+    """Builds a `PerturbationWorker` in the process that runs it."""
+
+    uri: str
+    digest: str
+    """Stands for `prepared` when two factories are compared."""
+    n_threads: int
+    prepared: PreparedPerturbation = field(compare=False, repr=False)
+
+    def __call__(self) -> "PerturbationWorker":
+        """The model is loaded when an item needs it."""
+        return PerturbationWorker(self)
+
+
+class PerturbationWorker:
+    """Runs the items of a perturbation."""
+
+    def __init__(self, spec: PerturbationWorkerFactory) -> None:
+        self._spec, self._prepared = spec, spec.prepared
+
+    def __call__(self, item: WorkItem) -> Mapping[str, Any]:
+        """Compute and record one item."""
+        prepared, config = self._prepared, self._prepared.config
+        actions: dict[str, Callable[[], Mapping[str, Any]]] = {
+            "identify": self._identify,
+            "calibrate": lambda: self._calibrate(item),
+            "unchanged": lambda: self._measurer.unchanged(item),
+            "select": lambda: select(self._run, item, prepared.source, config, prepared.rankings, prepared.layers),
+            "perturb": lambda: self._perturb(item),
+            "routing": lambda: self._restrict(item),
+            "dissociation": lambda: dissociate(self._run, item, config, [task.name for task in prepared.tasks]),
+            "routing_tests": lambda: compare_restrictions(self._run, item),
+        }
+        with compute_threads(self._spec.n_threads), threadpool_limits(self._spec.n_threads):
+            return actions[item.kind]()
+
+    @cached_property
+    def _model(self) -> HeadModel:
+        """The model, with the arithmetic of the finished run."""
+        model = load_head_model(self._prepared.job.config.model)
+        mode = self._prepared.source.manifest.notes.get("matmul")
+        if mode is not None:
+            apply_matmul_mode(MatmulMode(**{**mode, "shape": tuple(mode["shape"])}), device=model.base.device)
+        return model
+
+    @cached_property
+    def _run(self) -> Run:
+        return open_run(self._spec.uri)
+
+    @cached_property
+    def _measurer(self) -> Measurer:
+        return Measurer(self._run, self._model, self._prepared.tasks, self._prepared.config)
+
+    def _identify(self) -> dict[str, Any]:
+        """Who the model is; IdentityError where its activations are not those of the finished run."""
+        prepared, capture = self._prepared, self._prepared.job.config.capture
+        base = self._model.base
+        capturer = Capturer(
+            base, tuple(prepared.job.shapes), layers=capture.layers, expert_variant=capture.expert_variant
+        )
+        dtypes = capture.dtype, base.identity.dtype, prepared.source.manifest.identity["model"]["dtype"]
+        allowed = max(RELATIVE_TOLERANCE[dtype] for dtype in dtypes)
+        name, table = next(iter(prepared.job.tables.items()))
+        for row in range(min(N_CHECKED_ROWS, table.n_rows)):
+            difference, place = row_difference(prepared.source, prepared.job, capturer, name, row, base.pad_id)
+            if not difference <= allowed:
+                raise IdentityError(
+                    f"model {base.identity.name!r} is not the one of {prepared.source.uri}: row {row} of function "
+                    f"{name!r} differs at {place} by {difference:.1e} of its largest value, allowed is {allowed:.0e}; "
+                    "give the checkpoint of the run"
+                )
+        return {"identity": asdict(base.identity), "device": str(base.device), "head": self._model.kind}
+
+    def _calibrate(self, item: WorkItem) -> dict[str, Any]:
+        """Means and deviations of all neurons over tokens, and norms of their output weights."""
+        prepared, model = self._prepared, self._model.base
+        batches = chain.from_iterable(
+            token_batches(
+                table, 0, table.n_rows, tokens_per_batch=prepared.config.tokens_per_batch, pad_id=model.pad_id
+            )
+            for table in prepared.calibration.values()
+        )
+        moments = neuron_moments(model, batches, site=prepared.site)
+        norm_LF = np.zeros_like(moments.mean_LF)
+        for layer in range(len(norm_LF)):
+            weights_FD = model.sites.ffn_output_weights(prepared.site.stack, layer).astype(np.float64)
+            norm_LF[layer, : len(weights_FD)] = np.linalg.norm(weights_FD, axis=1)
+        arrays = {"mean": moments.mean_LF, "sd": moments.sd_LF, "count": moments.count_LF, "output_norm": norm_LF}
+        self._run.commit(item, arrays=self._run.write_result(MOMENTS, arrays))
+        return {"tokens": sum(table.n_tokens for table in prepared.calibration.values())}
+
+    def _perturb(self, item: WorkItem) -> Mapping[str, Any]:
+        (ranking,) = (each for each in self._prepared.rankings if each.name == item.text("ranking"))
+        return self._measurer.perturb(item, ranking, self._prepared.site, self._prepared.layers)
+
+    def _restrict(self, item: WorkItem) -> Mapping[str, Any]:
+        routing = self._prepared.config.routing
+        assert routing is not None
+        return restrict(item, self._measurer, self._prepared.restrictions, routing)

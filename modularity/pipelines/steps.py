@@ -1,0 +1,63 @@
+"""Steps of a job: lists of work items, each for one kind of worker, run one after the other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from modularity.runtime import Executor, Progress, WorkerFactory
+from modularity.runtime.executor import unfinished
+from modularity.store import Run
+from modularity.types import WorkItem
+
+
+@dataclass(frozen=True)
+class Step:
+    """Work items that do not depend on each other."""
+
+    label: str
+    """Name in the progress display."""
+    items: Sequence[WorkItem]
+    factory: WorkerFactory
+    uses_model: bool = False
+
+
+def run_steps(
+    run: Run, executor: Executor, steps: Sequence[Step], *, allocate: Callable[[], None], quiet: bool = False
+) -> None:
+    """Run what is left of every step, and note in the manifest how it ends.
+
+    Parameters
+    ----------
+    run : where items are recorded; its state becomes finished, failed or interrupted
+    executor : runs the items
+    steps : in order; items that are recorded are left out
+    allocate : creates the arrays of the run; called once, before the first step
+    quiet : no progress
+
+    Raises
+    ------
+    WorkError
+        Items of a step failed; the following steps were not run.
+    KeyboardInterrupt
+        Ctrl-C or SIGTERM.
+    """
+    try:
+        allocate()
+        run.update(state="running")
+        for step in steps:
+            _run_step(run, executor, step, quiet=quiet)
+    except KeyboardInterrupt:
+        run.update(state="interrupted", notes={"failure": None})
+        raise
+    except BaseException as error:
+        run.update(state="failed", notes={"failure": f"{type(error).__name__}: {error}"[:2000]})
+        raise
+    run.update(state="finished", notes={"failure": None})
+
+
+def _run_step(run: Run, executor: Executor, step: Step, *, quiet: bool) -> None:
+    done = run.committed_ids()
+    waiting = unfinished(step.items, lambda item: item.id in done)
+    if not step.items:
+        return
+    with Progress(step.label, len(step.items), n_done=len(step.items) - len(waiting), quiet=quiet) as progress:
+        executor.run(waiting, step.factory, on_done=progress.done, uses_model=step.uses_model)
