@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modularity.models.expert_layers import ExpertWeights
     from modularity.models.expert_taps import ChoiceTap, ExpertTap, ExpertVariant, RoutedNeurons
     from modularity.models.heads import HeadModel, load_head_model, wrap_head_model
+    from modularity.models.hub_cache import FetchedRevision, fetch_revision, hub_revisions, taken, trim_cache
     from modularity.models.loading import LoadedModel, ModelIdentity, load_model, load_tokenizer, uses_gpu, wrap_model
     from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode, compute_threads
     from modularity.models.sites import SiteTable
@@ -32,6 +33,7 @@ __all__ = [
     "ExpertTap",
     "ExpertVariant",
     "ExpertWeights",
+    "FetchedRevision",
     "HeadModel",
     "LoadedModel",
     "MatmulMode",
@@ -47,12 +49,16 @@ __all__ = [
     "choose_matmul_mode",
     "compute_threads",
     "describe_model",
+    "fetch_revision",
     "firing_order",
+    "hub_revisions",
     "known_architectures",
     "load_head_model",
     "load_model",
     "load_tokenizer",
     "register_architecture",
+    "taken",
+    "trim_cache",
     "uses_gpu",
     "wrap_head_model",
     "wrap_model",
@@ -72,6 +78,7 @@ _MODULES = {
     "expert_layers": ("ExpertWeights",),
     "expert_taps": ("ChoiceTap", "ExpertTap", "ExpertVariant", "RoutedNeurons"),
     "heads": ("HeadModel", "load_head_model", "wrap_head_model"),
+    "hub_cache": ("FetchedRevision", "fetch_revision", "hub_revisions", "taken", "trim_cache"),
     "loading": ("LoadedModel", "ModelIdentity", "load_model", "load_tokenizer", "uses_gpu", "wrap_model"),
     "numerics": ("MatmulMode", "apply_matmul_mode", "choose_matmul_mode", "compute_threads"),
     "sites": ("SiteTable",),
