@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from modularity.config import Key, apply_overrides, read_config_file, validate_config
-from modularity.errors import AllowanceError, IdentityError, InputError, ModularityError
+from modularity.errors import AllowanceError, IdentityError, InputError, ModularityError, WorkError
 
 app = typer.Typer(
     name="modularity",
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 TERMINAL_ROWS = 50
 INTERRUPTED = 130
+_OUT_MISSING = "--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first"
 
 
 def _whole_number(text: str | int) -> int:
@@ -94,9 +95,15 @@ def launch(
     """Validate a job's values, then print its plan or run it."""
     from modularity.pipelines import EmergentModularityConfig
 
-    known = ("emergent_modularity",)
+    known = ("emergent_modularity", "perturbation", "scan_checkpoints")
     if values.get("job", known[0]) not in known:
         raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
+    if values.get("job") == "scan_checkpoints":
+        _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        return
+    if values.get("job") == "perturbation":
+        _launch_perturbation(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        return
     try:
         config = validate_config(EmergentModularityConfig, values, lines)
     except InputError as error:
@@ -119,6 +126,79 @@ def launch(
             f"{cause}: finished work items stay recorded in {out}; the same command goes on"
         ) from None
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
+        _tell_written(write_report(out))
+
+
+def _launch_scan(
+    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+) -> None:
+    """Validate a scan's values, then print its plan or run it; its report is written even where checkpoints failed."""
+    from modularity.pipelines import ScanConfig
+
+    config = validate_config(ScanConfig, values, lines)
+    if reuse is not None:
+        raise InputError(f"--reuse {reuse} is for single runs: a scan goes on with what lies at its own --out")
+    if out is None and not plan:
+        raise InputError(_OUT_MISSING)
+    from modularity.pipelines import plan_scan, run_scan
+    from modularity.report import write_report
+    from modularity.store import is_scan, read_scan
+
+    if plan or out is None:
+        made = plan_scan(config, out)
+        print(made.text())
+        made.whole.check(config.allowance)
+        return
+    try:
+        run_scan(config, out)
+    except KeyboardInterrupt as interrupt:
+        cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
+        raise KeyboardInterrupt(
+            f"{cause}: what is finished stays recorded in {out}; the same command goes on"
+        ) from None
+    except WorkError:
+        if is_scan(out) and read_scan(out).summary is not None:
+            _tell_written(write_report(out))
+        raise
+    if read_scan(out).summary is not None:
+        _tell_written(write_report(out))
+
+
+def _tell_written(paths: Sequence[str]) -> None:
+    for path in paths:
+        print(f"report: {path}", file=sys.stderr)
+
+
+def _launch_perturbation(
+    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+) -> None:
+    """Validate a perturbation's values, then print its plan or run it."""
+    from modularity.pipelines import PerturbationConfig
+
+    problems = [f"--reuse {reuse}: a perturbation names the run that it uses as source"] if reuse is not None else []
+    problems += _out_problems(out, plan)
+    try:
+        config = validate_config(PerturbationConfig, values, lines)
+    except InputError as error:
+        raise InputError([*error.problems, *problems]) from None
+    if problems:
+        raise InputError(problems)
+    from modularity.pipelines import plan_perturbation, run_perturbation
+    from modularity.report import REPORT, write_report
+
+    if plan or out is None:
+        made = plan_perturbation(config)
+        print(made.text())
+        made.check(config.allowance)
+        return
+    try:
+        outcome = run_perturbation(config, out)
+    except KeyboardInterrupt as interrupt:
+        cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
+        raise KeyboardInterrupt(
+            f"{cause}: finished work items stay recorded in {out}; the same command goes on"
+        ) from None
+    if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
         for path in write_report(out):
             print(f"report: {path}", file=sys.stderr)
 
@@ -128,7 +208,7 @@ def _out_problems(out: str | None, plan: bool) -> list[str]:
     if plan:
         return []
     if out is None:
-        return ["--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first"]
+        return [_OUT_MISSING]
     from modularity.pipelines.place import place_problems
 
     return place_problems(out)
@@ -172,9 +252,10 @@ def status(uri: RunUri, as_json: Annotated[bool, typer.Option("--json", help="Pr
     Example: modularity status runs/first
     """
     with readable_errors():
-        from modularity.pipelines import run_status
+        from modularity.pipelines import run_status, scan_status
+        from modularity.store import is_scan
 
-        found = run_status(uri)
+        found = scan_status(uri) if is_scan(uri) else run_status(uri)
         print(json.dumps(found.as_json(), indent=2) if as_json else found.text())
 
 
@@ -243,10 +324,10 @@ def sql(
     Example: modularity sql runs/first "select function, subfunction, max(ap_evaluation) from best_neurons group by all"
     """
     with readable_errors():
-        from modularity.store import open_run, table_columns
+        from modularity.store import is_scan, open_run, open_summary, table_columns
         from modularity.store import sql as sql_run
 
-        run = open_run(uri)
+        run = open_summary(uri) if is_scan(uri) else open_run(uri)
         _emit(table_columns(run) if statement is None else sql_run(run, statement), output_format, out)
 
 

@@ -41,6 +41,9 @@ class ExpertsConfig(Config):
     methods: tuple[PartitionMethod, ...] = ("balanced", "random", "unbalanced", "shuffled")
     """`balanced`, or `native` in a mixture model, is the partition of the study; the others are its controls. `native`
     are the model's own experts: of the captured layers each must have some (`capture.layers`)."""
+    from_run: str | None = None
+    """Run whose partitions are taken over, by every method: one partition for all checkpoints of a model (card A8). A
+    URI, or a path relative to this run such as `../step143000`; None: the run partitions its own neurons."""
     n_restarts: int = Field(default=1, ge=1)
     """Restarts of balanced k-means."""
     seed: int = Field(default=0, ge=0)

@@ -19,8 +19,9 @@ from modularity.pipelines.layout import create_partition, create_predictivity, l
 from modularity.pipelines.model_worker import ModelWorkerFactory
 from modularity.pipelines.place import attempt, check_recorded, raise_all, recorded_config, run_at, software_identity
 from modularity.pipelines.plan import Plan
-from modularity.pipelines.prepare import PreparedJob, make_plan, prepare
+from modularity.pipelines.prepare import PreparedJob, count_items, make_plan, prepare
 from modularity.pipelines.reuse import check_source, check_source_identity, reusable, reuse_text, source_run
+from modularity.pipelines.shared_partition import partition_digest, partition_source, take_partition
 from modularity.runtime import Executor, Progress, WorkerFactory, open_executor, sigterm_interrupts
 from modularity.runtime.executor import unfinished
 from modularity.store import Manifest, Run, create_run, reusable_items, take_items
@@ -72,6 +73,8 @@ class _Start:
     is_finished: bool
     source: Run | None
     """The run whose items are taken over."""
+    partition: Run | None = None
+    """The run whose partition of the neurons is taken over."""
 
 
 def _start(config: EmergentModularityConfig, out: str | None, reuse: str | None) -> _Start:
@@ -86,9 +89,12 @@ def _start(config: EmergentModularityConfig, out: str | None, reuse: str | None)
         source = attempt(lambda: source_run(reuse, out), errors)
         if source is not None:
             attempt(lambda: check_source(source, config, data), errors)
+    partition = None
+    if job is not None and not is_finished:
+        partition = attempt(lambda: partition_source(job, out), errors)
     raise_all(errors)
     assert job is not None
-    return _Start(job, recorded, is_finished, source)
+    return _Start(job, recorded, is_finished, source, partition)
 
 
 def _check_place(recorded: Run, config: EmergentModularityConfig, data: dict[str, str] | None) -> bool:
@@ -148,12 +154,26 @@ def run_job(config: EmergentModularityConfig, out: str, *, reuse: str | None = N
     say(plan.text())
     plan.check(config.allowance)
     with open_executor(config.runtime) as executor, sigterm_interrupts():
-        run = _work(start, plan, executor, out, quiet=quiet)
+        run = _work(start, executor, out, quiet=quiet)
     say(f"run: {run.uri}")
     return Outcome(run, was_finished=False)
 
 
-def _work(start: _Start, plan: Plan, executor: Executor, out: str, *, quiet: bool) -> Run:
+def run_with(
+    config: EmergentModularityConfig, out: str, executor: Executor, *, only_partition: bool = False
+) -> Outcome:
+    """`run_job` for a caller that has an executor and a plan of its own: without messages and limits.
+
+    With `only_partition` the run stops when its neurons are partitioned; the next call goes on.
+    """
+    start = _start(config, out, None)
+    if start.recorded is not None and start.is_finished:
+        return Outcome(start.recorded, was_finished=True)
+    run = _work(start, executor, out, quiet=True, only=("partition",) if only_partition else None)
+    return Outcome(run, was_finished=False)
+
+
+def _work(start: _Start, executor: Executor, out: str, *, quiet: bool, only: tuple[str, ...] | None = None) -> Run:
     job, config = start.job, start.job.config
     n_threads = _n_threads(start, executor)
     model_worker = ModelWorkerFactory(
@@ -167,13 +187,15 @@ def _work(start: _Start, plan: Plan, executor: Executor, out: str, *, quiet: boo
         n_threads=n_threads,
         tables=job.tables,
     )
-    manifest = _manifest(start, plan, _identify(executor, model_worker), n_threads)
+    manifest = _manifest(start, _identify(executor, model_worker), n_threads)
     if start.source is not None:
         check_source_identity(start.source, manifest)
     run = create_run(out, manifest)
     try:
         _allocate(run, job)
         _reuse(run, start)
+        if start.partition is not None:
+            take_partition(run, start.partition, job.partition_items())
         analysis_worker = AnalysisWorkerFactory(
             uri=out,
             variant=config.variant,
@@ -190,6 +212,8 @@ def _work(start: _Start, plan: Plan, executor: Executor, out: str, *, quiet: boo
         ]
         run.update(state="running")
         for label, items, factory, uses_model in steps:
+            if only is not None and label not in only:
+                continue
             _run_step(run, executor, label, items, factory, uses_model=uses_model, quiet=quiet)
     except KeyboardInterrupt:
         run.update(state="interrupted", notes={"failure": None})
@@ -197,7 +221,8 @@ def _work(start: _Start, plan: Plan, executor: Executor, out: str, *, quiet: boo
     except BaseException as error:
         run.update(state="failed", notes={"failure": f"{type(error).__name__}: {error}"[:2000]})
         raise
-    run.update(state="finished", notes={"failure": None})
+    if only is None:
+        run.update(state="finished", notes={"failure": None})
     return run
 
 
@@ -243,7 +268,7 @@ def _reuse(run: Run, start: _Start) -> None:
     take_items(run, start.source, reusable_items(run, start.source, items))
 
 
-def _manifest(start: _Start, plan: Plan, found: Mapping[str, Any], n_threads: int) -> Manifest:
+def _manifest(start: _Start, found: Mapping[str, Any], n_threads: int) -> Manifest:
     job, config, source = start.job, start.job.config, start.source
     seeds = {
         "model": config.model.seed,
@@ -260,10 +285,11 @@ def _manifest(start: _Start, plan: Plan, found: Mapping[str, Any], n_threads: in
             "data": job.data_identity(),
             **software_identity(),
             "threads": n_threads,
+            **({} if start.partition is None else {"partition": partition_digest(start.partition)}),
         },
         versions={"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
         seeds=seeds,
-        items_planned=dict(plan.items),
+        items_planned=count_items(job),
         notes={
             "matmul": found["matmul"] if source is None else source.manifest.notes.get("matmul"),
             "reused": None if source is None else source.uri,

@@ -145,11 +145,15 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
     return PreparedJob(config, functions, tables, description, shapes, rows)
 
 
+def count_items(job: PreparedJob) -> dict[str, int]:
+    """Number of work items of each kind."""
+    items = [*job.capture_items(), *job.partition_items(), *job.predictivity_items(), *job.summary_items()]
+    return {kind: sum(item.kind == kind for item in items) for kind in dict.fromkeys(item.kind for item in items)}
+
+
 def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str | None = None) -> Plan:
     """Size of a prepared job; no time is planned for `reused` items, which `reuse` describes."""
     config, tables = job.config, job.tables.values()
-    items = [*job.capture_items(), *job.partition_items(), *job.predictivity_items(), *job.summary_items()]
-    kinds = dict.fromkeys(item.kind for item in items)
     seconds = _seconds(job, frozenset(reused))
     memory = plan_memory(
         job.description,
@@ -165,7 +169,7 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
     model = 0 if memory.on_device else memory.parameter_bytes
     capture = memory.host_bytes + _writing_bytes(job)
     return Plan(
-        items={kind: sum(item.kind == kind for item in items) for kind in kinds},
+        items=count_items(job),
         n_examples=sum(table.n_examples for table in tables),
         n_rows=sum(table.n_rows for table in tables),
         n_tokens=sum(table.n_tokens for table in tables),

@@ -16,6 +16,17 @@ from modularity.store.query import query
 from modularity.store.results import ResultArray
 from modularity.store.reuse import reusable_items, take_items
 from modularity.store.run import Run, content_hash, create_run, find_run, open_run
+from modularity.store.scan_record import (
+    ScannedCheckpoint,
+    ScanRecord,
+    checkpoint_path,
+    checkpoint_run,
+    find_scan,
+    is_scan,
+    open_summary,
+    read_scan,
+    write_scan,
+)
 from modularity.store.space import MissingObjectError, Space, open_space
 from modularity.store.sql import sql, table_columns
 from modularity.store.tables import table_from_columns
@@ -31,6 +42,8 @@ __all__ = [
     "RowCoordinates",
     "Run",
     "RunState",
+    "ScanRecord",
+    "ScannedCheckpoint",
     "Space",
     "StoreProblem",
     "StoreReport",
@@ -38,14 +51,20 @@ __all__ = [
     "TableFormat",
     "TableWrite",
     "check_same_run",
+    "checkpoint_path",
+    "checkpoint_run",
     "content_hash",
     "create_run",
     "differing_keys",
     "find_run",
+    "find_scan",
+    "is_scan",
     "missing_or_resized",
     "open_run",
     "open_space",
+    "open_summary",
     "query",
+    "read_scan",
     "reusable_items",
     "rows_per_item",
     "sql",
@@ -55,5 +74,6 @@ __all__ = [
     "table_text",
     "take_items",
     "verify_store",
+    "write_scan",
     "write_table_file",
 ]

@@ -1,0 +1,61 @@
+"""When in pre-training do functional neurons and experts appear, and which settles first?
+
+Question: how does the best neuron of each function, the gathering of functional neurons in experts, and the ranking of
+neurons and experts change from checkpoint to checkpoint? Experts are those of one checkpoint, the last, at every step.
+Source: Zhang Z. et al., Emergent Modularity in Pre-trained Transformers, ACL Findings 2023, arXiv 2305.18390, Fig. 4.
+To compare with, T5-base, Spearman correlation of consecutive checkpoints (every 5,000 steps) at 5k / 20k / 95k / 195k:
+semantic experts .716 .908 .941 .994, neurons .400 .760 .868 .993, random groups .260 .642 .822 .983; task experts
+.503 .850 .916 .991, neurons .181 .571 .792 .985, random groups .184 .595 .811 .986.
+
+    python -m jobs.scan_checkpoints --model EleutherAI/pythia-1.4b --revisions step1000:step143000:8 --out s3://bucket/scan
+    python -m jobs.scan_checkpoints --model ./training --parallel 2 --out runs/scan
+    python -m jobs.scan_checkpoints --model ./early-100 --model ./late-900 --out runs/two
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.emergent_modularity import read_functions
+from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+
+
+def command(
+    model: Annotated[
+        list[str],
+        typer.Option(help="Hub id, or training directory with sub-folders like step00000100; or several folders."),
+    ],
+    revisions: Annotated[
+        str | None, typer.Option(help="step1,step2 or step1000:step143000:8 (even) or step1:step143000:log12.")
+    ] = None,
+    functions: Annotated[
+        Path | None, typer.Option(help="YAML or JSON file with a list `functions`; default: the sample functions.")
+    ] = None,
+    parallel: Annotated[int | None, typer.Option(help="Checkpoints side by side; default: as many as fit.")] = None,
+    out: OutOption = None,
+    plan: PlanOption = False,
+    overrides: SetOption = None,
+) -> None:
+    """Study every checkpoint of a training run with one partition into experts, and compare them.
+
+    Example: python -m jobs.scan_checkpoints --model ./training --parallel 2 --out runs/scan
+    """
+    with readable_errors():
+        declared, lines = read_functions(functions)
+        values = {
+            "job": "scan_checkpoints",
+            "model": {"name": model[0]},
+            "functions": declared,
+            "scan": {
+                "revisions": revisions,
+                "folders": model if len(model) > 1 else [],
+                "parallel": parallel,
+            },
+        }
+        values, lines = with_overrides(values, overrides, lines)
+        launch(values, out=out, plan=plan, lines=lines)
+
+
+if __name__ == "__main__":
+    run_as_job(command)
