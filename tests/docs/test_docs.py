@@ -15,6 +15,7 @@ from modularity.cli import app
 from modularity.config import apply_overrides, validate_config
 from modularity.data import FunctionConfig
 from modularity.pipelines import EmergentModularityConfig
+from modularity.pretraining import PretrainConfig
 
 REPO = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("modularity/**/*.md")])
@@ -114,7 +115,9 @@ def test_named_overrides_are_valid(document: Path) -> None:
     values = {"model": {"name": "x"}, "functions": [{"name": "a", "source": "a.jsonl"}]}
     overrides = [text.rstrip(".,;:)") for text in OVERRIDE.findall(document.read_text()) if text != "key=value"]
     for override in overrides:
-        validate_config(EmergentModularityConfig, apply_overrides(values, [override]))
+        of_training = override.partition("=")[0] in PretrainConfig.model_fields
+        config = PretrainConfig if of_training else EmergentModularityConfig
+        validate_config(config, apply_overrides({} if of_training else values, [override]))
 
 
 def test_no_path_of_a_machine_is_in_the_project() -> None:
