@@ -9,7 +9,7 @@ semantic experts .716 .908 .941 .994, neurons .400 .760 .868 .993, random groups
 
     python -m jobs.scan_checkpoints --model EleutherAI/pythia-1.4b --revisions step1000:step143000:8 --out s3://bucket/scan
     python -m jobs.scan_checkpoints --model ./training --parallel 2 --out runs/scan
-    python -m jobs.scan_checkpoints --model ./early-100 --model ./late-900 --out runs/two
+    python -m jobs.scan_checkpoints --model series --out runs/series
 """
 
 from pathlib import Path
@@ -24,7 +24,10 @@ from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_er
 def command(
     model: Annotated[
         list[str],
-        typer.Option(help="Hub id, or training directory with sub-folders like step00000100; or several folders."),
+        typer.Option(
+            help="Hub id; training directory with sub-folders like step00000100; several folders; or `series`, the "
+            "trained series that ships with the package, with its functions."
+        ),
     ],
     revisions: Annotated[
         str | None, typer.Option(help="step1,step2 or step1000:step143000:8 (even) or step1:step143000:log12.")
@@ -43,6 +46,11 @@ def command(
     """
     with readable_errors():
         declared, lines = read_functions(functions)
+        if model == ["series"]:
+            from modularity.data import planted_functions, series_path
+
+            model = [str(series_path())]
+            declared = declared if functions else [function.as_json() for function in planted_functions()]
         values = {
             "job": "scan_checkpoints",
             "model": {"name": model[0]},
