@@ -23,6 +23,7 @@ from modularity.pipelines.perturbation_rankings import (
     n_selected,
     n_selected_experts,
 )
+from modularity.pipelines.perturbation_tasks import TaskName
 from modularity.pipelines.perturbation_worker import PerturbationWorkerFactory
 from modularity.pipelines.place import NOT_IDENTIFYING, attempt, raise_all, run_at, software_identity
 from modularity.pipelines.plan import Plan
@@ -130,7 +131,8 @@ def _notes(prepared: PreparedPerturbation) -> list[str]:
     """What the config does not say: the layers, whole experts that differ from the share, tasks without experts."""
     config = prepared.config
     shape = prepared.job.description.shapes[prepared.site]
-    notes = [f"neurons of layers {', '.join(map(str, prepared.layers))} of {prepared.site} are changed"]
+    which = "layer" if len(prepared.layers) == 1 else "layers"
+    notes = [f"neurons of {which} {', '.join(map(str, prepared.layers))} of {prepared.site} are changed"]
     n_experts = int(prepared.source.manifest.config["experts"]["n_experts"])
     width = shape.widths[shape.layers.index(prepared.layers[0])]
     if "experts" in config.rankings:
@@ -226,7 +228,8 @@ def _manifest(
             ],
             "tasks": [
                 {"name": name.name, "function": name.function, "subfunction": name.subfunction,
-                 "words": list(name.words), "n_examples": task.tokens.n_examples, "n_tokens": task.tokens.n_tokens,
+                 "words": list(name.words), "n_selection": _n_selection(prepared, name),
+                 "n_examples": task.tokens.n_examples, "n_tokens": task.tokens.n_tokens,
                  "n_truncated": task.tokens.n_truncated}
                 for name, task in zip(prepared.names, prepared.tasks)
             ],
@@ -238,6 +241,13 @@ def _manifest(
             "plan": list(plan.notes),
         },
     )  # fmt: skip
+
+
+def _n_selection(prepared: PreparedPerturbation, name: TaskName) -> int:
+    """Examples of the selection half with a label."""
+    function = prepared.job.function(name.function)
+    labels_E = function.labels_SE[function.subfunctions.index(name.subfunction)]
+    return int((function.selection_E & (labels_E >= 0)).sum())
 
 
 def _allocate(run: Run, prepared: PreparedPerturbation) -> None:

@@ -7,12 +7,15 @@ None (a whole part). Letters as in `modularity.types`, and here also Q top fract
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from modularity.errors import DataError
+
+if TYPE_CHECKING:
+    from modularity.report.perturbation import Perturbation
 
 FloatArray = npt.NDArray[np.float64]
 Strength = Literal["supported", "unsupported", "descriptive"]
@@ -385,6 +388,10 @@ class ReportContent:
     """Remarks on this run: truncated texts, ties at a boundary, deviations."""
     findings: tuple[Finding, ...] = field(default=())
     """Further findings, shown after the computed ones."""
+    perturbation: "Perturbation | None" = None
+    """What became of tasks while neurons were changed."""
+    sections: tuple[str, ...] = ("predictivity", "overlap", "experts", "sensitivity", "neurons")
+    """Sections that this kind of run has; those without content say so."""
 
     @property
     def scored_on(self) -> str:

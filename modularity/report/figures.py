@@ -11,6 +11,14 @@ from modularity.report.content import ExpertMap, FloatArray, Heatmap, OverlapMat
 from modularity.report.curves import Plot, curve_plot, expert_plot, function_expert_plot, sensitivity_plot
 from modularity.report.grids import Grid, grid_figure
 from modularity.report.lines import line_figure
+from modularity.report.perturbation import (
+    DropMatrix,
+    RoutingMatrix,
+    dose_plot,
+    drop_caption,
+    drop_grid,
+    routing_caption,
+)
 from modularity.report.svg import standalone
 from modularity.report.wording import MISSING, interval, number, p_cell, significant
 
@@ -62,7 +70,55 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     top = max((float(np.nanmax(_enrichment(each), initial=0)) for each in content.expert_maps), default=0.0)
     found += [_expert_map_figure(content, each, top) for each in content.expert_maps]
     found += [_plot_figure(sensitivity_plot(content))] if content.sensitivity else []
+    found += _perturbation_figures(content)
     return tuple(found)
+
+
+def _perturbation_figures(content: ReportContent) -> list[Figure]:
+    shown = content.perturbation
+    if shown is None:
+        return []
+    tasks = shown.matrices[0].tasks if shown.matrices else ()
+    found = []
+    for dose, matrix in zip(shown.doses, shown.matrices):
+        found += [_plot_figure(dose_plot(dose, tasks)), _drop_figure(matrix)]
+    return found + ([_routing_figure(shown.routing)] if shown.routing is not None else [])
+
+
+def _drop_figure(matrix: DropMatrix) -> Figure:
+    grid, name = drop_grid(matrix), f"drops-{matrix.noise}"
+    values = _strings(matrix.drop_YS, significant)
+    ends = np.stack([matrix.low_YS, matrix.high_YS], axis=-1)
+    spread = [[interval(float(low), float(high)) for low, high in row] for row in ends]
+    title = f"Drops of every task under every ranking, noise: {matrix.noise}"
+    where = _extremes(matrix.drop_YS, matrix.rankings, matrix.tasks)
+    svgs = _grid_svgs(name, title, f"Matrix of drops of the logit margin. {where}", grid)
+    fields = [("drop of the logit margin", values), ("range over seeds", spread)]
+    data: dict[str, object] = {"rows": matrix.rankings, "cols": matrix.tasks, "fields": fields, "joiner": " → "}
+    table = _value_table(matrix.rankings, matrix.tasks, values)
+    return Figure(name, "perturbation", title, drop_caption(matrix), *svgs, data, table)
+
+
+def _routing_figure(matrix: RoutingMatrix) -> Figure:
+    rows = tuple(f"experts of {name}" for name in matrix.experts_of)
+    grid = Grid(
+        rows,
+        matrix.tasks,
+        matrix.advantage_YS,
+        "advantage in logit margin",
+        "task that is measured",
+        marked=np.nan_to_num(matrix.p_value_YS, nan=1.0) <= LEVEL,
+        mark_label="p ≤ 0.05",
+        turned=True,
+    )
+    values = _strings(matrix.advantage_YS, significant)
+    title = "Restricted routing: functional experts against as many others"
+    where = _extremes(matrix.advantage_YS, rows, matrix.tasks)
+    svgs = _grid_svgs("routing", title, f"Matrix of advantages in logit margin. {where}", grid)
+    fields = [("advantage", values), ("p", _strings(matrix.p_value_YS, p_cell))]
+    data: dict[str, object] = {"rows": rows, "cols": matrix.tasks, "fields": fields, "joiner": " → "}
+    table = _value_table(rows, matrix.tasks, values)
+    return Figure("routing", "routing", title, routing_caption(matrix), *svgs, data, table)
 
 
 def _plot_figure(plot: Plot) -> Figure:

@@ -61,9 +61,8 @@ def render_report(content: ReportContent, *, limits: Limits | None = None) -> st
 
 
 def _sections(drawn: tuple[Figure, ...]) -> list[str]:
-    return list(
-        dict.fromkeys(("predictivity", "overlap", "experts", "sensitivity", *(figure.section for figure in drawn)))
-    )
+    known = ("predictivity", "overlap", "experts", "sensitivity", "perturbation", "routing")
+    return list(dict.fromkeys((*known, *(figure.section for figure in drawn))))
 
 
 def _numbered(drawn: tuple[Figure, ...]) -> list[tuple[Figure, int]]:
