@@ -9,7 +9,7 @@ import tiny_perturbation as tiny
 
 from modularity.errors import IdentityError, InputError, ModelError
 from modularity.pipelines import perturbation_worker as worker_module
-from modularity.pipelines import run_status
+from modularity.pipelines import run_status, verify_run
 from modularity.pipelines.perturbation import plan_perturbation
 from modularity.store import Run, open_run
 
@@ -124,6 +124,12 @@ def test_an_interrupted_job_resumes_to_the_same_content(
     assert run.content_hash() == finished.content_hash()
     assert tiny.run(tiny.config(source), tmp_path / "run").manifest.state == "finished"
     assert fault.n_calls == 9 + status.items["perturb"][1] - 8
+
+
+def test_the_bytes_of_a_perturbation_are_verified(finished: Run) -> None:
+    found = verify_run(finished.uri)
+    assert (found.problems, found.n_rows) == ((), 0)
+    assert found.n_items == len(finished.commits())
 
 
 def test_another_config_is_refused_at_the_same_place(finished: Run, source: Run) -> None:
