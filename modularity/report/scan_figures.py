@@ -11,9 +11,9 @@ from modularity.report.wording import count, number, p_value, with_interval
 
 _LEVEL_STYLES: dict[str, Style] = {"experts": "line", "neurons": "control1", "random partitions": "null"}
 _COMPARISONS = (
-    ("consecutive", "with the next checkpoint"),
-    ("final", "with the last checkpoint"),
-    ("reliability", "of two halves of the examples"),
+    ("consecutive", "next"),
+    ("final", "last"),
+    ("reliability", "halves"),
 )
 
 
@@ -104,8 +104,8 @@ def _curve_panel(
         for t, step in enumerate(content.steps_T)
     )
     has_ends = bool(np.isfinite(curve.low_T).any())
-    ends = (curve.low_T, curve.high_T) if has_ends else (None, None)
-    series = (Series(x, curve.null_T, "null"), Series(x, curve.value_T, "line", *ends, tips))
+    low, high = (curve.low_T, curve.high_T) if has_ends else (None, None)
+    series = (Series(x, curve.null_T, "null"), Series(x, curve.value_T, "line", low, high, tips))
     band = Band(x, curve.null_low_T, curve.null_high_T)
     return Panel(title, _colour(content, function), series, (band,), label, row)
 
@@ -169,7 +169,7 @@ def _similarity_plot(content: ScanContent) -> Plot:
             "groups of the same size (each partition the same at all steps), mean over sub-functions, then layers. "
             "Means over many neurons are less noisy than neurons, so experts are to be compared with random groups. A "
             "correlation with the next checkpoint stands at the earlier one, and rises when checkpoints lie closer "
-            "together. Reliability, the correlation between halves of the examples of one checkpoint, limits what "
+            "together (`next`; `last`: with the last one). Reliability (`halves`), the correlation between halves of the examples of one checkpoint, limits what "
             "similarity is to be expected where errors are independent; checkpoints share their examples, so that "
             "theirs may exceed it. Whiskers: 95 % bootstrap over sub-functions."
         ),
@@ -214,7 +214,7 @@ def _similarity_panel(
             (
                 f"{title} · step {count(int(step))}",
                 *(
-                    f"{name} {with_interval(*(float(a[t]) for a in (each.rho_T, each.low_T, each.high_T)))}"
+                    f"{name} {with_interval(float(each.rho_T[t]), float(each.low_T[t]), float(each.high_T[t]))}"
                     for name, each in found.items()
                     if each is not None
                 ),
