@@ -13,7 +13,7 @@ semantic experts .716 .908 .941 .994, neurons .400 .760 .868 .993, random groups
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,12 +46,13 @@ def command(
     """
     with readable_errors():
         declared, lines = read_functions(functions)
-        if model == ["series"]:
+        series = model == ["series"]
+        if series:
             from modularity.data import planted_functions, series_path
 
             model = [str(series_path())]
             declared = declared if functions else [function.as_json() for function in planted_functions()]
-        values = {
+        values: dict[str, Any] = {
             "job": "scan_checkpoints",
             "model": {"name": model[0]},
             "functions": declared,
@@ -61,6 +62,8 @@ def command(
                 "parallel": parallel,
             },
         }
+        if series:  # 1 % of 256 neurons would be two: no expert could stand out
+            values["experts"] = {"top_fraction": 0.05, "sensitivity": [0.05, 0.1]}
         values, lines = with_overrides(values, overrides, lines)
         launch(values, out=out, plan=plan, lines=lines)
 

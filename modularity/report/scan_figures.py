@@ -169,7 +169,8 @@ def _similarity_plot(content: ScanContent) -> Plot:
             "groups of the same size (each partition the same at all steps), mean over sub-functions, then layers. "
             "Means over many neurons are less noisy than neurons, so experts are to be compared with random groups. A "
             "correlation with the next checkpoint stands at the earlier one, and rises when checkpoints lie closer "
-            "together (`next`; `last`: with the last one). Reliability (`halves`), the correlation between halves of the examples of one checkpoint, limits what "
+            "together (`next`; `last`: with the last one). Reliability (`halves`), the correlation between halves of "
+            "the examples of one checkpoint, limits what "
             "similarity is to be expected where errors are independent; checkpoints share their examples, so that "
             "theirs may exceed it. Whiskers: 95 % bootstrap over sub-functions."
         ),
