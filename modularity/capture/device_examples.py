@@ -1,10 +1,12 @@
 """Statistics over examples on the device of the values: the top examples of each neuron, and sums by label."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from modularity.capture.device_sums import to_host
-from modularity.capture.token_parts import TokenPart, example_maxima
+from modularity.capture.token_parts import TokenPart, example_maxima, largest_values
 from modularity.stats import LabelSums, TopExamples
 
 _ID_BITS = 32
@@ -25,13 +27,22 @@ class DeviceTopExamples:
 
     def add(self, part: TokenPart, example_B: torch.Tensor) -> None:
         """Add the largest values of the examples of a part; `example_B` are their ids, below 2**32."""
+        columns: slice | torch.Tensor = part.columns
+        if part.values_MF.device.type == "cpu":
+            # Of many examples few enter a list: positions are sought only where one does.
+            best_F = make_example_keys(largest_values(part), example_B).amax(0)
+            entered = (best_F > self._key_FK[columns, -1]).nonzero()[:, 0]
+            if len(entered) == 0:
+                return
+            columns = part.first + entered
+            if len(entered) < part.values_MF.shape[1]:
+                part = replace(part, values_MF=part.values_MF[:, entered])
         value_BF, position_BF = example_maxima(part)
-        key_BF = torch.where(torch.isneginf(value_BF), _NONE, make_keys(value_BF, example_B[:, None]))
-        key_FX = torch.cat([self._key_FK[part.columns], key_BF.T], dim=1)
-        position_FX = torch.cat([self._position_FK[part.columns], position_BF.T], dim=1)
+        key_FX = torch.cat([self._key_FK[columns], make_example_keys(value_BF, example_B).T], dim=1)
+        position_FX = torch.cat([self._position_FK[columns], position_BF.T], dim=1)
         key_FK, place_FK = key_FX.topk(self._key_FK.shape[1], dim=1)
-        self._key_FK[part.columns] = key_FK
-        self._position_FK[part.columns] = position_FX.gather(1, place_FK)
+        self._key_FK[columns] = key_FK
+        self._position_FK[columns] = position_FX.gather(1, place_FK)
 
     def finish(self) -> TopExamples:
         """The state as a NumPy accumulator."""
@@ -42,6 +53,11 @@ class DeviceTopExamples:
             to_host(torch.where(present_FK, example_FK, -1)),
             to_host(torch.where(present_FK, self._position_FK, -1)),
         )
+
+
+def make_example_keys(value_BF: torch.Tensor, example_B: torch.Tensor) -> torch.Tensor:
+    """Keys of the values of some examples; the lowest key of all where a value is -inf: no token."""
+    return torch.where(torch.isneginf(value_BF), _NONE, make_keys(value_BF, example_B[:, None]))
 
 
 def make_keys(values: torch.Tensor, examples: torch.Tensor) -> torch.Tensor:

@@ -93,18 +93,31 @@ def example_maxima(part: TokenPart) -> tuple[torch.Tensor, torch.Tensor]:
     return _maxima_by_slices(part) if part.values_MF.device.type == "cpu" else _maxima_by_scatter(part)
 
 
+def largest_values(part: TokenPart) -> torch.Tensor:
+    """`value_BF` of `example_maxima` alone, on a CPU: a quarter of the work."""
+    value_BF = part.values_MF.new_full((part.n_examples, part.values_MF.shape[1]), -torch.inf)
+    for example, span in _spans(part):
+        value_BF[example] = part.values_MF[span].amax(0)
+    return value_BF
+
+
+def _spans(part: TokenPart) -> Iterator[tuple[int, slice]]:
+    """Examples with tokens, and the rows of these."""
+    start = 0
+    for example, count in enumerate(torch.bincount(part.example_M, minlength=part.n_examples).tolist()):
+        if count:
+            yield example, slice(start, start + count)
+        start += count
+
+
 def _maxima_by_slices(part: TokenPart) -> tuple[torch.Tensor, torch.Tensor]:
     """One reduction for each example: on a CPU several times as fast as a scatter."""
     shape = (part.n_examples, part.values_MF.shape[1])
     value_BF = torch.full(shape, -torch.inf, dtype=part.values_MF.dtype)
     position_BF = torch.zeros(shape, dtype=torch.int32)
-    start = 0
-    for example, count in enumerate(torch.bincount(part.example_M, minlength=part.n_examples).tolist()):
-        if count:
-            span = slice(start, start + count)
-            value_BF[example], index_F = part.values_MF[span].max(0)
-            position_BF[example] = part.position_M[span][index_F].to(torch.int32)
-        start += count
+    for example, span in _spans(part):
+        value_BF[example], index_F = part.values_MF[span].max(0)
+        position_BF[example] = part.position_M[span][index_F].to(torch.int32)
     return value_BF, position_BF
 
 
