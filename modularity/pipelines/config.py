@@ -8,6 +8,7 @@ from modularity.capture import CaptureConfig
 from modularity.config import Config
 from modularity.data import FunctionConfig
 from modularity.models import ModelConfig
+from modularity.pipelines.reductions_config import ReductionsConfig
 from modularity.runtime import RuntimeConfig
 
 Variant = Literal["corrected", "paper"]
@@ -107,6 +108,8 @@ class EmergentModularityConfig(Config):
     """What is computed from the activations; empty: they are only captured, for later queries."""
     capture: CaptureConfig = CaptureConfig()
     """What is captured and how; the analyses use `ffn.neurons`."""
+    reductions: ReductionsConfig = ReductionsConfig()
+    """Statistics of `ffn.neurons` over all tokens, beside or instead of stored rows."""
     predictivity: PredictivityConfig = PredictivityConfig()
     """Neuron predictivity."""
     experts: ExpertsConfig = ExpertsConfig()
@@ -138,6 +141,7 @@ class EmergentModularityConfig(Config):
             problems.append(f"analyses={list(self.analyses)} lacks 'predictivity', which the others are computed from")
         if self.analyses and not any(site.rpartition("/")[2] == "ffn.neurons" for site in self.capture.sites):
             problems.append(f"capture.sites={list(self.capture.sites)} lacks ffn.neurons, which this study analyses")
+        problems += self._reduction_problems()
         for function in self.functions:
             if self.analyses and function.pooling.kind in ("none", "positions"):
                 problems.append(
@@ -147,6 +151,18 @@ class EmergentModularityConfig(Config):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _reduction_problems(self) -> list[str]:
+        problems = []
+        if not self.reductions.store_rows and not self.reductions.kinds:
+            problems.append("reductions.store_rows is false and reductions.kinds empty: nothing is left to compute")
+        if not self.reductions.store_rows and self.analyses:
+            problems.append(
+                f"analyses={list(self.analyses)} need stored rows, and reductions.store_rows is false; set analyses=[]"
+            )
+        if self.reductions.kinds and not any(site.endswith("ffn.neurons") for site in self.capture.sites):
+            problems.append(f"capture.sites={list(self.capture.sites)} lacks ffn.neurons, of which reductions are made")
+        return problems
 
     def result_digest(self) -> str:
         """Digest of everything that determines the results: the config without runtime and allowance."""

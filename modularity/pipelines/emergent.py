@@ -20,6 +20,8 @@ from modularity.pipelines.model_worker import ModelWorkerFactory
 from modularity.pipelines.place import attempt, check_recorded, raise_all, recorded_config, run_at, software_identity
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import PreparedJob, count_items, make_plan, prepare
+from modularity.pipelines.reduction_layout import create_reductions, label_vectors
+from modularity.pipelines.reduction_step import ReductionWorkerFactory
 from modularity.pipelines.reuse import check_source, check_source_identity, reusable, reuse_text, source_run
 from modularity.pipelines.shared_partition import partition_digest, partition_source, take_partition
 from modularity.runtime import Executor, Progress, WorkerFactory, open_executor, sigterm_interrupts
@@ -186,6 +188,8 @@ def _work(start: _Start, executor: Executor, out: str, *, quiet: bool, only: tup
         rows_per_shard=tuple(job.rows_per_shard.items()),
         n_threads=n_threads,
         tables=job.tables,
+        reductions=config.reductions,
+        label_vectors={function.name: label_vectors(function) for function in job.functions},
     )
     manifest = _manifest(start, _identify(executor, model_worker), n_threads)
     if start.source is not None:
@@ -206,9 +210,11 @@ def _work(start: _Start, executor: Executor, out: str, *, quiet: bool, only: tup
         )
         steps: list[tuple[str, Sequence[WorkItem], WorkerFactory, bool]] = [
             ("capture", job.capture_items(), model_worker, True),
+            ("reduce", job.reductions.reduce_items, model_worker, True),
             ("partition", job.partition_items(), model_worker, True),
             ("predictivity", job.predictivity_items(), analysis_worker, False),
             ("bring together", job.summary_items(), analysis_worker, False),
+            *_reduction_steps(out, job, n_threads),
         ]
         run.update(state="running")
         for label, items, factory, uses_model in steps:
@@ -224,6 +230,30 @@ def _work(start: _Start, executor: Executor, out: str, *, quiet: bool, only: tup
     if only is None:
         run.update(state="finished", notes={"failure": None})
     return run
+
+
+def _reduction_steps(
+    out: str, job: PreparedJob, n_threads: int
+) -> list[tuple[str, Sequence[WorkItem], WorkerFactory, bool]]:
+    """Merging of the parts, then what needs all layers."""
+    config, shape = job.config, job.analysed
+    if shape is None or not config.reductions.kinds:
+        return []
+    worker = ReductionWorkerFactory(
+        uri=out,
+        model=config.model,
+        config=config.reductions,
+        variant=config.variant,
+        store_text=config.store_text,
+        reads_text=shape.site.stack == job.description.stacks[0],
+        n_threads=n_threads,
+        data_digest=content_digest(job.data_identity()),
+        tables=job.tables,
+        example_ids={function.name: [example.id for example in function.examples] for function in job.functions},
+    )
+    items = job.reductions.merge_items
+    kinds = {"merge": "merge reductions", "label_effects": "effects of labels"}
+    return [(label, [item for item in items if item.kind == kind], worker, False) for kind, label in kinds.items()]
 
 
 def _run_step(
@@ -305,7 +335,7 @@ def _manifest(start: _Start, found: Mapping[str, Any], n_threads: int) -> Manife
 def _allocate(run: Run, job: PreparedJob) -> None:
     """Create every array and record the texts; repeating it changes nothing."""
     config = job.config
-    for function in job.functions:
+    for function in job.functions if config.reductions.store_rows else ():
         table = job.tables[function.name]
         run.create_activations(
             function.name,
@@ -315,6 +345,8 @@ def _allocate(run: Run, job: PreparedJob) -> None:
             rows_per_item=job.rows_per_shard[function.name],
         )
     record_functions(run, job)
+    for function in job.functions if job.reductions.sizes else ():
+        create_reductions(run, function, job.reductions.sizes[function.name])
     shape = job.analysed
     if shape is None or not config.analyses:
         return

@@ -1,4 +1,4 @@
-"""The worker that holds a model: identifies it, captures rows of activations, partitions neurons by its weights."""
+"""The worker that holds a model: identifies it, captures rows, reduces tokens, partitions neurons by its weights."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -33,6 +33,8 @@ from modularity.models import (
 )
 from modularity.pipelines.config import ExpertsConfig, PartitionMethod
 from modularity.pipelines.native_experts import count_routing
+from modularity.pipelines.reduction_step import reduce_part
+from modularity.pipelines.reductions_config import ReductionsConfig
 from modularity.store import ArrayWrite, Run, open_run
 from modularity.types import PARTITION, Site, StackName, WorkItem
 
@@ -51,6 +53,9 @@ class ModelWorkerFactory:
     rows_per_shard: tuple[tuple[str, int], ...]
     n_threads: int
     tables: Mapping[str, TokenTable] = field(compare=False, repr=False)
+    reductions: ReductionsConfig = field(default_factory=ReductionsConfig)
+    label_vectors: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    """Labels of each function, of both halves; for reductions by label."""
 
     def __call__(self) -> "ModelWorker":
         """Load the model."""
@@ -58,7 +63,7 @@ class ModelWorkerFactory:
 
 
 class ModelWorker:
-    """Runs `identify`, `capture` and `partition` items on one loaded model."""
+    """Runs `identify`, `capture`, `reduce` and `partition` items on one loaded model."""
 
     def __init__(self, spec: ModelWorkerFactory) -> None:
         self._spec = spec
@@ -69,7 +74,12 @@ class ModelWorker:
 
     def __call__(self, item: WorkItem) -> dict[str, Any]:
         """Compute and record one item."""
-        actions = {"identify": self._identify, "capture": self._capture, "partition": self._partition}
+        actions = {
+            "identify": self._identify,
+            "capture": self._capture,
+            "reduce": self._reduce,
+            "partition": self._partition,
+        }
         with compute_threads(self._spec.n_threads):
             return actions[item.kind](item)
 
@@ -141,6 +151,14 @@ class ModelWorker:
         info["bytes"] = sum(stored.n_bytes for written in writes for stored in written.objects)
         run.commit(item, arrays=writes, info=info)
         return info
+
+    def _reduce(self, item: WorkItem) -> dict[str, Any]:
+        """Statistics over the tokens of a range of examples."""
+        spec, function = self._spec, item.text("function")
+        labels_XE = spec.label_vectors[function]
+        return reduce_part(
+            self._opened_run(), item, self._model, spec.tables[function], labels_XE, spec.reductions, spec.capture
+        )
 
     def _partition(self, item: WorkItem) -> dict[str, Any]:
         """Experts of the neurons of one layer, by every method of the config."""

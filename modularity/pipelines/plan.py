@@ -39,6 +39,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     reuse: str | None = None
     """Which items are taken over from another run."""
+    reductions: str | None = None
+    """What is computed in flight, and its size."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values as they are printed."""
@@ -51,6 +53,7 @@ class Plan:
             ("examples", f"{self.n_examples:,}{truncated}"),
             ("tokens", f"{self.n_tokens:,}"),
             ("rows", f"{self.n_rows:,}"),
+            *([("reductions", self.reductions)] if self.reductions is not None else []),
             ("store", f"{format_bytes(self.store_bytes)} before compression"),
             ("memory", self._memory_text() + gpu),
             ("time", self._time_text()),

@@ -19,6 +19,8 @@ from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.layout import listed_neurons, partition_bytes, predictivity_bytes
 from modularity.pipelines.native_experts import native_problems
 from modularity.pipelines.plan import Plan
+from modularity.pipelines.reduction_layout import reduction_problems
+from modularity.pipelines.reduction_plan import ReductionPlan, plan_reductions
 from modularity.runtime.executor import available_cpus
 from modularity.runtime.memory import resident_bytes
 from modularity.types import Site, SiteShape, StorageDtype, WorkItem
@@ -66,6 +68,8 @@ class PreparedJob:
 
     def capture_items(self) -> list[WorkItem]:
         """Rows of each function, a few whole shards at a time."""
+        if not self.config.reductions.store_rows:
+            return []
         items = []
         for function in self.functions:
             table = self.tables[function.name]
@@ -74,6 +78,11 @@ class PreparedJob:
                     WorkItem.of("capture", function=function.name, data=table.fingerprint, start=start, stop=stop)
                 )
         return items
+
+    @property
+    def reductions(self) -> ReductionPlan:
+        """Items and sizes of the reductions."""
+        return plan_reductions(self.config.reductions, self.analysed, self.functions, self.tables)
 
     def partition_items(self) -> list[WorkItem]:
         """One item for each layer."""
@@ -125,7 +134,9 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
     tokenizer = _attempt(lambda: load_tokenizer(config.model), problems) if description is not None else None
     if shapes is not None:
         problems += [*_expert_problems(config, shapes), *_fraction_problems(config, shapes)]
-        problems += [] if description is None else native_problems(config, _analysed(shapes), description)
+        if description is not None:
+            problems += native_problems(config, _analysed(shapes), description)
+            problems += reduction_problems(config.reductions, _analysed(shapes), description, functions or ())
     tables: dict[str, TokenTable] = {}
     if functions is not None and tokenizer is not None and description is not None:
         limits = (config.capture.max_tokens, description.max_positions)
@@ -147,7 +158,8 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
 
 def count_items(job: PreparedJob) -> dict[str, int]:
     """Number of work items of each kind."""
-    items = [*job.capture_items(), *job.partition_items(), *job.predictivity_items(), *job.summary_items()]
+    items = [*job.capture_items(), *job.reductions.reduce_items, *job.partition_items(), *job.predictivity_items()]
+    items += [*job.summary_items(), *job.reductions.merge_items]
     return {kind: sum(item.kind == kind for item in items) for kind in dict.fromkeys(item.kind for item in items)}
 
 
@@ -167,21 +179,26 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
     )
     libraries = resident_bytes()  # after the probes, which load the kernels
     model = 0 if memory.on_device else memory.parameter_bytes
-    capture = memory.host_bytes + _writing_bytes(job)
+    reductions = job.reductions
+    held = reductions.held_bytes(config.capture.tokens_per_batch, on_device=memory.on_device)
+    stored = config.reductions.store_rows
+    capture = memory.host_bytes + _writing_bytes(job) if stored else memory.host_bytes - memory.buffer_bytes
     return Plan(
         items=count_items(job),
         n_examples=sum(table.n_examples for table in tables),
-        n_rows=sum(table.n_rows for table in tables),
+        n_rows=sum(table.n_rows for table in tables) if stored else 0,
         n_tokens=sum(table.n_tokens for table in tables),
         n_truncated=sum(table.n_truncated for table in tables),
-        store_bytes=_activation_bytes(job) + _result_bytes(job),
-        worker_bytes=libraries + max(capture, model + _analysis_bytes(job)),
+        store_bytes=_activation_bytes(job) + _result_bytes(job) + reductions.stored_bytes,
+        worker_bytes=libraries
+        + max(capture, model + _analysis_bytes(job), held + memory.host_bytes - memory.buffer_bytes if held else 0),
         model_bytes=model,
         library_bytes=libraries,
         seconds=None if memory.on_device else seconds,
-        device_bytes=memory.device_bytes,
+        device_bytes=memory.device_bytes + (held if memory.on_device else 0),
         notes=(*(note for function in job.functions for note in function.notes), *_site_notes(job)),
         reuse=reuse,
+        reductions=reductions.text(held),
     )
 
 
@@ -292,6 +309,8 @@ def _row_values(job: PreparedJob) -> int:
 
 
 def _activation_bytes(job: PreparedJob) -> int:
+    if not job.config.reductions.store_rows:
+        return 0
     n_rows = sum(table.n_rows for table in job.tables.values())
     return n_rows * _row_values(job) * _ITEM_SIZE[job.config.capture.dtype]
 
@@ -342,6 +361,7 @@ def _seconds(job: PreparedJob, reused: frozenset[WorkItem]) -> float:
     for item in job.capture_items():
         rows[item.text("function")] += 0 if item in reused else item.integer("stop") - item.integer("start")
     n_tokens = sum(table.n_tokens * rows[name] / table.n_rows for name, table in job.tables.items())
+    n_tokens += job.reductions.n_tokens(reused)
     model = job.description
     multiplied = model.n_parameters - model.n_embedding_parameters - model.n_idle_parameters
     forward = 2 * multiplied * n_tokens / (0.5 * _probe_flops())

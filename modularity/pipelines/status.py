@@ -1,12 +1,12 @@
 """How far a run is, read from its store alone."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from modularity.runtime.progress import format_bytes
-from modularity.store import missing_or_resized, open_run
+from modularity.store import CommitRecord, missing_or_resized, open_run
 
 GO_ON = "the command that started the run goes on with the others"
 
@@ -68,6 +68,14 @@ class RunStatus:
         return self.state + (f": {self.failure}" if self.failure else "")
 
 
+def _n_tokens(records: Iterable[CommitRecord]) -> int:
+    """Tokens of the captured rows, or of the reductions where no rows are stored."""
+    found: Counter[str] = Counter()
+    for record in records:
+        found[record.item.kind] += int(record.info.get("tokens", 0))
+    return max(found.values(), default=0)
+
+
 def run_status(uri: str) -> RunStatus:
     """Status of the run at `uri`; StoreError if there is none."""
     run = open_run(uri)
@@ -82,7 +90,7 @@ def run_status(uri: str) -> RunStatus:
         created=manifest.created,
         updated=manifest.updated,
         items={kind: (done[kind], planned) for kind, planned in manifest.items_planned.items()},
-        n_tokens=sum(int(record.info.get("tokens", 0)) for record in records.values()),
+        n_tokens=_n_tokens(records.values()),
         n_bytes=sum(stored_object.n_bytes for stored_object in stored),
         functions=run.functions(),
         results=run.result_names(),

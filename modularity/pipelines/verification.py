@@ -44,14 +44,16 @@ class Verification:
 def verify_run(uri: str, *, n_rows: int = 8, seed: int = 0) -> Verification:
     """Hash every committed object again, and recompute `n_rows` rows of each function from model and data.
 
-    Runs of other jobs than `emergent_modularity` hold no activations: there, the hashes are all.
+    Runs of other jobs than `emergent_modularity`, and those with reductions instead of rows, hold no activations:
+    there, the hashes are all.
     """
     run = open_run(uri)
     stored = verify_store(run)
     problems = [problem.message for problem in stored.problems]
     difference, checked = 0.0, 0
-    if n_rows and run.manifest.job != "emergent_modularity":
-        n_rows = 0  # other jobs store no rows of activations
+    stores_rows = run.manifest.config.get("reductions", {}).get("store_rows", True)
+    if n_rows and (run.manifest.job != "emergent_modularity" or not stores_rows):
+        n_rows = 0  # there are no rows of activations
     if n_rows and run.manifest.state == "finished":
         try:
             difference, checked, found = _recompute(run, n_rows, seed)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
@@ -32,6 +33,13 @@ class Accumulator(ABC):
     def arrays(self) -> dict[str, Array]:
         """The state, by name; not copies."""
         return {name: getattr(self, name) for name in self.DIMS}
+
+    def with_arrays(self, arrays: Mapping[str, Array]) -> Self:
+        """Another of the same settings, with this state."""
+        other = copy(self)
+        for name in self.DIMS:
+            setattr(other, name, arrays[name])
+        return other
 
     @property
     def nbytes(self) -> int:
