@@ -9,6 +9,7 @@ import tiny_jobs
 import transformers
 
 from modularity.errors import InputError
+from modularity.experts.coactivation import coactivation_partition
 from modularity.pipelines import EmergentModularityConfig, plan_job, run_status, verify_run
 from modularity.pipelines import model_worker as model_worker_module
 from modularity.pipelines.label_effects import difference_interval
@@ -122,6 +123,14 @@ def test_effects_of_labels_are_those_of_pooled_rows_and_find_the_planted_neurons
         assert {row["neuron"] for row in rows} <= planted
         assert all(row["q_value"] < 1e-4 and row["difference_low"] > 0 for row in rows)
         assert set(np.flatnonzero(results["per_label.q_value"].values[s, 0] < 1e-6)) >= planted
+
+
+def test_co_activation_alone_gives_the_planted_experts(reduced: Run) -> None:
+    counts_FF = reduced.results("words.reductions")["co_activation"].values[0]
+    labels_F = coactivation_partition(counts_FF, tiny_jobs.N_EXPERTS, seed=0).labels_F
+    experts = {word: set(labels_F[list(neurons)].tolist()) for word, neurons in tiny_jobs.PLANTED.items()}
+    assert [len(expert) for expert in experts.values()] == [1, 1]
+    assert experts["river"] != experts["stone"]
 
 
 def test_an_interrupted_job_holds_the_same_bytes(
