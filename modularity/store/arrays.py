@@ -189,6 +189,7 @@ class StoredArray:
         def store(place: Index) -> StoredObject:
             corner = [p * n - lo for p, n, lo in zip(place, steps, start)]
             block = values[tuple(slice(c, c + n) for c, n in zip(corner, steps))]
+            data: bytes | memoryview
             if self.shard:
                 data = encode_shard(block, self.chunk, self.shard, self.fill)
             else:

@@ -3,9 +3,9 @@
 Format: Zarr v3 `sharding_indexed` with inner codecs `bytes` (little endian) and `zstd` (with checksum), and an index at
 the end with codecs `bytes` and `crc32c`; unsharded chunks are `bytes` and `zstd`. Any Zarr v3 reader opens it.
 
-How hard zstd tries is chosen for each shard by the share of zeros in it. Neurons after a ReLU are mostly zero and
-shrink to about a tenth. Dense floats would shrink by a few hundredths at a fifth of the speed, so their frames hold the
-bytes as they are, with the checksum.
+A shard is compressed when most of its values are zero (`frames.py`). Neurons after a ReLU are, and shrink to about a
+tenth. Dense floats would shrink by a few hundredths at a fifth of the speed, so their frames hold the bytes as they
+are, with the checksum.
 
 Why our own: zarr 3.1.6 reads a shard before it writes it, fetches inner chunks one by one, and returns the fill value
 where an object is missing; `benchmarks/store_reads.py` holds the figures. Inside a shard the chunks lie with the first
@@ -22,13 +22,13 @@ import google_crc32c
 import numpy as np
 import zstandard
 
+from modularity.store.frames import encode_frames, frames_bound
+
 ZSTD_LEVEL = 1
 SPARSE_SHARE = 0.7
 """Share of zeros from which a shard is compressed."""
 _SAMPLED_VALUES = 2**16
 _ABSENT = 2**64 - 1
-_NO_SEARCH = -131072
-"""The lowest level of zstd: nothing is looked for, frames hold the bytes as they are."""
 
 Index = tuple[int, ...]
 Box = tuple[tuple[int, int], ...]
@@ -43,14 +43,7 @@ class _Contexts(threading.local):
     """The zstd contexts of one thread: making one for each chunk takes longer than the chunk."""
 
     def __init__(self) -> None:
-        # Small tables stay in the cache; measured on 96 x 96 float32 and 16-bit chunks with 95 % zeros.
-        sparse = zstandard.ZstdCompressionParameters(
-            strategy=zstandard.STRATEGY_FAST, window_log=18, hash_log=11, chain_log=6, search_log=1, min_match=6,
-            target_length=2, write_checksum=True,
-        )  # fmt: skip
-        self.default = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
-        self.sparse = zstandard.ZstdCompressor(compression_params=sparse)
-        self.dense = zstandard.ZstdCompressor(level=_NO_SEARCH, write_checksum=True)
+        self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
         self.decompressor = zstandard.ZstdDecompressor()
 
 
@@ -59,7 +52,7 @@ _CONTEXTS = _Contexts()
 
 def encode_chunk(block: np.ndarray, chunk: Index, fill: object) -> bytes:
     """Bytes of one unsharded chunk; a block at the edge of the array is padded with `fill`."""
-    return _CONTEXTS.default.compress(np.ascontiguousarray(_padded(block, chunk, fill)).reshape(-1).data)
+    return _CONTEXTS.compressor.compress(np.ascontiguousarray(_padded(block, chunk, fill)).reshape(-1).data)
 
 
 def decode_chunk(data: bytes | memoryview, chunk: Index, dtype: np.dtype) -> np.ndarray:
@@ -76,7 +69,7 @@ def decode_chunk(data: bytes | memoryview, chunk: Index, dtype: np.dtype) -> np.
     return np.frombuffer(raw, dtype=dtype).reshape(chunk)
 
 
-def encode_shard(block: np.ndarray, chunk: Index, shard: Index, fill: object) -> bytes:
+def encode_shard(block: np.ndarray, chunk: Index, shard: Index, fill: object) -> memoryview:
     """Bytes of one whole shard.
 
     Parameters
@@ -86,21 +79,33 @@ def encode_shard(block: np.ndarray, chunk: Index, shard: Index, fill: object) ->
     fill : value that pads inner chunks at the edge; inner chunks wholly outside are left absent
     """
     grid = tuple(-(-size // step) for size, step in zip(block.shape, chunk))
-    compressor = _CONTEXTS.sparse if _is_sparse(block) else _CONTEXTS.dense
     index = np.full((*(size // step for size, step in zip(shard, chunk)), 2), _ABSENT, dtype="<u8")
-    values = np.empty(chunk, dtype=block.dtype)
-    parts: list[bytes] = []
-    offset = 0
-    for place in _places_row_fastest(grid):
-        part = block[tuple(slice(p * n, (p + 1) * n) for p, n in zip(place, chunk))]
-        if part.shape != chunk:
-            values[...] = fill
-        values[tuple(slice(size) for size in part.shape)] = part
-        parts.append(compressor.compress(values.data))
-        index[place] = (offset, len(parts[-1]))
-        offset += len(parts[-1])
-    index_bytes = index.tobytes()
-    return b"".join([*parts, index_bytes, struct.pack("<I", google_crc32c.value(index_bytes))])
+    chunk_bytes = math.prod(chunk) * block.dtype.itemsize
+    out = np.empty(frames_bound(math.prod(grid), chunk_bytes) + index.nbytes + 4, dtype=np.uint8)
+    nonzero = _nonzero_share(block)
+    density = nonzero if nonzero <= 1 - SPARSE_SHARE else None
+    by_layer = math.prod(chunk[1:2]) == 1 and chunk[3:] == block.shape[3:]
+    end = 0
+    if by_layer:
+        for layer in range(block.shape[1]):
+            plane = block[:, layer].reshape(len(block), -1)
+            spans = np.empty((grid[0], math.prod(grid[2:]), 2), dtype=np.uint64)
+            size = chunk[0], math.prod(chunk[2:])
+            end = encode_frames(plane, size, fill, out, spans, end, density=density)
+            index[: grid[0], layer][tuple(slice(n) for n in (grid[0], *grid[2:]))] = spans.reshape(
+                grid[0], *grid[2:], 2
+            )
+    else:
+        spans = np.empty((1, 1, 2), dtype=np.uint64)
+        for place in _places_row_fastest(grid):
+            part = block[tuple(slice(p * n, (p + 1) * n) for p, n in zip(place, chunk))]
+            values = _padded(part, chunk, fill).reshape(1, -1)
+            end = encode_frames(values, values.shape, fill, out, spans, end, density=density)
+            index[place] = spans[0, 0]
+    tail = index.tobytes()
+    tail += struct.pack("<I", google_crc32c.value(tail))
+    out[end : end + len(tail)] = np.frombuffer(tail, dtype=np.uint8)
+    return out[: end + len(tail)].data
 
 
 def index_length(chunk: Index, shard: Index) -> int:
@@ -165,10 +170,10 @@ def _padded(block: np.ndarray, shape: Index, fill: object) -> np.ndarray:
     return padded
 
 
-def _is_sparse(block: np.ndarray) -> bool:
-    """Whether most values are zero, from some rows that lie evenly apart."""
+def _nonzero_share(block: np.ndarray) -> float:
+    """Share of the values that are not zero, from some rows that lie evenly apart."""
     rows = block[:: max(1, block.size // _SAMPLED_VALUES)]
-    return bool(np.count_nonzero(rows) <= (1 - SPARSE_SHARE) * rows.size)
+    return float(np.count_nonzero(rows)) / rows.size
 
 
 def _places_row_fastest(grid: Index) -> Iterator[Index]:

@@ -82,7 +82,7 @@ class Space:
             response = obstore.get(self._opened(), path, options={"range": {"suffix": n_bytes}})
             return memoryview(response.bytes())
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes | memoryview) -> None:
         """Write or replace an object; readers see the old or the new one, never a part."""
         with self._failing("writing", path):
             obstore.put(self._opened(create=True), path, data, use_multipart=False)
