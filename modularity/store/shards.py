@@ -22,8 +22,6 @@ import google_crc32c
 import numpy as np
 import zstandard
 
-from modularity.store.frames import encode_frames, frames_bound
-
 ZSTD_LEVEL = 1
 SPARSE_SHARE = 0.7
 """Share of zeros from which a shard is compressed."""
@@ -78,6 +76,8 @@ def encode_shard(block: np.ndarray, chunk: Index, shard: Index, fill: object) ->
     chunk, shard : shape of an inner chunk and of the shard, chunk divides shard
     fill : value that pads inner chunks at the edge; inner chunks wholly outside are left absent
     """
+    from modularity.store.frames import encode_frames, frames_bound  # only writers wait for the compiler
+
     grid = tuple(-(-size // step) for size, step in zip(block.shape, chunk))
     index = np.full((*(size // step for size, step in zip(shard, chunk)), 2), _ABSENT, dtype="<u8")
     chunk_bytes = math.prod(chunk) * block.dtype.itemsize
