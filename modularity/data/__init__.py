@@ -2,17 +2,8 @@
 
 from modularity.data.batches import row_ranges, token_batches
 from modularity.data.files import sample_names
-from modularity.data.functions import (
-    Columns,
-    Contrast,
-    Example,
-    FunctionConfig,
-    FunctionData,
-    FunctionKind,
-    Half,
-    Pooling,
-    SourceHalves,
-)
+from modularity.data.function_part import Columns, Contrast, FunctionPart, SourceHalves
+from modularity.data.functions import Example, FunctionConfig, FunctionData, FunctionKind, Half, Pooling
 from modularity.data.language_functions import planted_functions, write_planted_functions
 from modularity.data.language_words import LANGUAGES
 from modularity.data.languages import Sentence, keeps_rule, sentences
@@ -31,6 +22,7 @@ __all__ = [
     "FunctionConfig",
     "FunctionData",
     "FunctionKind",
+    "FunctionPart",
     "Gather",
     "Half",
     "Pooling",

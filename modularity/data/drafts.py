@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modularity.data.files import source_files
 from modularity.data.functions import FunctionConfig, Half
@@ -35,6 +35,8 @@ class Draft:
     """Value of the cluster column."""
     source: str
     """`file:line`."""
+    part: str = ""
+    """Part of the function that the row is from; "" where it has none."""
 
     @property
     def text_key(self) -> tuple[str, str | None]:
@@ -87,6 +89,19 @@ def read_drafts(config: FunctionConfig, scheme: LabelScheme, problems: Problems)
             except RowError as error:
                 problems.add(config.name, error.kind, f"{place}: {error}")
     return drafts, left_out
+
+
+def in_part(draft: Draft, part: str) -> Draft:
+    """The row as one of a part: sub-function, id and cluster begin with the name of the part."""
+    if not part:
+        return draft
+    return replace(
+        draft,
+        part=part,
+        id=f"{part}/{draft.id}",
+        subfunction=part if draft.subfunction is None else f"{part}/{draft.subfunction}",
+        cluster=None if draft.cluster is None else f"{part}/{draft.cluster}",
+    )
 
 
 def by_subfunction(drafts: Iterable[Draft]) -> str:

@@ -27,6 +27,10 @@ class LabelScheme:
     contrasts: Mapping[str, Sides] | None
     """Name of each contrast ("" = the only one) to its positive and negative labels; None = each against the rest."""
 
+    def uses(self, label: str) -> bool:
+        """Whether a label is on a side of any contrast."""
+        return self.contrasts is None or any(label in side for sides in self.contrasts.values() for side in sides)
+
     def read(self, value: Any, column: str) -> str:
         """Name of the original label of a row; RowError when there is none or it is not known."""
         if is_absent(value):

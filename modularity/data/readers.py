@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modularity.data.files import SourceFile
-from modularity.data.functions import Format
+from modularity.data.function_part import Format
 from modularity.errors import InputError
 
 ENDINGS: dict[str, Format] = {
