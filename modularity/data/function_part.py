@@ -56,6 +56,21 @@ class Contrast(Config):
         return self
 
 
+class TriplesConfig(Config):
+    """Rows that are facts (subject, object; the relation is the sub-function column) and become statements."""
+
+    patterns: dict[str, str] | str
+    """By relation, a text with `[X]` for the subject and `[Y]` for the object, e.g. `"[X] was born in [Y]."`; or the
+    path of a JSON file with such texts, or lists of them, by relation; or that of a file of rows with the columns
+    `relation` and `template`, such as the JSONL of LAMA."""
+    subject: str = "subject"
+    """Column of the subject. Statements about one subject stay in one half, unless `columns.cluster` says otherwise."""
+    object: str = "object"
+    """Column of the object."""
+    pattern: int = Field(default=0, ge=0)
+    """Which text of a relation's list is used."""
+
+
 class SourceHalves(Config):
     """Sources declared by half, e.g. the train file for selection and the validation file for evaluation."""
 
@@ -99,6 +114,8 @@ class FunctionPart(Config):
     """Mapping of roles to columns."""
     template: str | None = None
     """Text with `{role}` or `{column}` fields, which becomes the whole input, e.g. `"sst2 sentence: {text}"`."""
+    triples: TriplesConfig | None = None
+    """Rows are facts: each becomes a true statement and a false one, which names another object of the relation."""
     asked_template: str | None = None
     """Text in which a model is asked for the label by words, where it is not `template`; activations do not use it."""
     label_names: _LabelNames | None = None
@@ -164,6 +181,12 @@ class FunctionPart(Config):
             problems.append("columns: target_start and target_end belong together, declare both or neither")
         if columns.split is not None and isinstance(self.source, SourceHalves):
             problems.append("halves are declared twice, by source and by columns.split; remove one")
+        if self.triples is not None and columns.subfunction is None:
+            problems.append("triples need the relation as sub-function: declare its column in columns.subfunction")
+        if self.triples is not None and (self.labels != "binary" or columns.target_start or columns.text_pair):
+            problems.append(
+                "triples make texts with the labels 0 and 1: labels, text_pair and target spans do not apply"
+            )
         if self.splits and columns.split is None:
             problems.append("splits gives a meaning to values of a split column, but columns.split is not declared")
         return problems
