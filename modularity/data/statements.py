@@ -57,8 +57,8 @@ def statements_from_triples(
     Returns
     -------
     statements : in the order of the triples, the true one before the false one
-    left_out : indices of triples without statements: repeats; those of an object that more than half of the triples of
-        a relation have, beyond this half; and those for whose subject no other object is left
+    left_out : indices of triples without statements: repeats; those of an object beyond what other subjects can take,
+        as they have it themselves or are fewer; and those for whose subject no other object is left
 
     Raises
     ------
@@ -113,39 +113,71 @@ def _filled(pattern: str, subject: str, name: str) -> str:
 def _exchange(members: Sequence[int], triples: Sequence[Triple], true: set[Triple], seed: int) -> dict[int, str]:
     """For each triple of one relation the object of another one, each object handed on once; those left out lack."""
     order = sorted(members, key=lambda index: _rank(triples[index], seed))
-    order = _at_most_half(order, [triples[index].object for index in order])
+    order = _exchangeable(order, triples)
     groups: dict[str, list[int]] = defaultdict(list)
     for index in order:
         groups[triples[index].object].append(index)
     line = [index for group in groups.values() for index in group]
     shift = max((len(group) for group in groups.values()), default=0)
     given = {index: triples[line[(place + shift) % len(line)]].object for place, index in enumerate(line)}
+    taken = Counter((triples[index].subject, name) for index, name in given.items())
 
     def fits(index: int, name: str) -> bool:
-        return Triple(triples[index].relation, triples[index].subject, name) not in true
+        """Whether no fact has this object, nor another false statement about the same subject."""
+        subject = triples[index].subject
+        others = taken[subject, name] - (given[index] == name)
+        return others == 0 and Triple(triples[index].relation, subject, name) not in true
+
+    def gives(index: int, name: str) -> None:
+        taken[triples[index].subject, given[index]] -= 1
+        taken[triples[index].subject, name] += 1
+        given[index] = name
 
     def swaps(index: int, other: int) -> bool:
-        if not (fits(index, given[other]) and fits(other, given[index])):
+        one, another = given[index], given[other]
+        if not (fits(index, another) and fits(other, one)):
             return False
-        given[index], given[other] = given[other], given[index]
+        gives(index, another)
+        gives(other, one)
         return True
 
     for turn in range(MIXING_TURNS):  # the shift hands whole groups on
         for index in order:
             swaps(index, order[int(_rank(triples[index], seed, f"partner {turn}"), 16) % len(order)])
+        for index in order:
+            if not fits(index, given[index]):
+                any(swaps(index, other) for other in order)
+    exchanged = {}
     for index in order:
-        if not fits(index, given[index]):
-            any(swaps(index, other) for other in order)
-    return {index: given[index] for index in order if fits(index, given[index])}
+        if fits(index, given[index]):
+            exchanged[index] = given[index]
+        else:
+            taken[triples[index].subject, given[index]] -= 1
+    return exchanged
 
 
-def _at_most_half(order: list[int], objects: list[str]) -> list[int]:
-    """Without the last triples of an object that more than half of them have: the others cannot take it all."""
-    ((name, count), *_) = Counter(objects).most_common(1) or [("", 0)]
-    surplus = max(0, 2 * count - len(objects))
-    members = [index for index, each in zip(order, objects) if each == name]
-    dropped = set(members[count - surplus :])
-    return [index for index in order if index not in dropped]
+def _exchangeable(order: list[int], triples: Sequence[Triple]) -> list[int]:
+    """Without the last triples of objects that have more than others can take.
+
+    An object can be false for the subjects that have no fact with it, once for each, and for at most half of the
+    triples.
+    """
+    having: dict[str, set[str]] = defaultdict(set)
+    for index in order:
+        having[triples[index].object].add(triples[index].subject)
+    n_subjects = len({triples[index].subject for index in order})
+    while True:
+        counts = Counter(triples[index].object for index in order)
+        room = {name: min(n_subjects - len(having[name]), len(order) - count) for name, count in counts.items()}
+        kept, seen = [], Counter[str]()
+        for index in order:
+            name = triples[index].object
+            seen[name] += 1
+            if seen[name] <= room[name]:
+                kept.append(index)
+        if len(kept) == len(order):
+            return kept
+        order = kept
 
 
 def _rank(triple: Triple, seed: int, purpose: str = "order") -> str:
