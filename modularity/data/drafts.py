@@ -70,7 +70,8 @@ def read_drafts(config: FunctionConfig, scheme: LabelScheme, problems: Problems)
         config = config.model_copy(
             update={"columns": config.columns.model_copy(update={"cluster": config.triples.subject})}
         )
-    for file, rows in zip(files, with_statements([file.rows for file in files], config, problems, left_out)):
+    kept = [_kept(file.rows, config, left_out) for file in files]
+    for file, rows in zip(files, with_statements(kept, config, problems, left_out)):
         for values, place in zip(rows.values, rows.places):
             try:
                 default_id = file.prefix + place[len(rows.place) :]
@@ -99,7 +100,7 @@ def _read_files(config: FunctionConfig, problems: Problems) -> list[_ReadFile]:
         try:
             if isinstance(file, InputError):
                 raise file  # a name that leads nowhere is a problem like an unreadable file
-            rows = read_rows(file, config.format, wanted=_needed_columns(config))
+            rows = read_rows(file, config.format, wanted=_needed_columns(config), header=config.header)
         except InputError as error:
             problems.add(config.name, "file", str(error))
             continue
@@ -109,12 +110,27 @@ def _read_files(config: FunctionConfig, problems: Problems) -> list[_ReadFile]:
     return read
 
 
+def _kept(rows: Rows, config: FunctionConfig, left_out: Counter[str]) -> Rows:
+    """Rows with the values that `keep` asks for."""
+    kept = Rows(rows.place, columns=rows.columns)
+    for values, place in zip(rows.values, rows.places):
+        column = next((name for name, wanted in config.keep.items() if str(values.get(name)) not in wanted), None)
+        if column is None:
+            kept.values.append(values)
+            kept.places.append(place)
+        else:
+            left_out[f"rows with another {column} than {', '.join(config.keep[column])}"] += 1
+    return kept
+
+
 def _needed_columns(config: FunctionConfig) -> dict[str, str]:
     """Columns that the rows must have, and what for."""
     roles = config.columns.declared()
     needed = {column: f"role {role}" for role, column in roles.items()}
     for name in template_fields(config.template) if config.template is not None else ():
         needed.setdefault(roles.get(name, name), "a field of the template")
+    for name in config.keep:
+        needed.setdefault(name, "asked for in keep")
     if config.triples is None:
         return needed
     made = {config.columns.text, config.columns.label}

@@ -91,7 +91,7 @@ _Source = Annotated[
     Discriminator(_form),
 ]
 _Labels = Annotated[
-    Annotated[Literal["binary", "one_vs_rest"], Tag("text")] | Annotated[dict[str, Contrast], Tag("mapping")],
+    Annotated[Literal["binary", "two", "one_vs_rest"], Tag("text")] | Annotated[dict[str, Contrast], Tag("mapping")],
     Discriminator(_form),
 ]
 _LabelNames = Annotated[
@@ -99,7 +99,7 @@ _LabelNames = Annotated[
     Discriminator(_form),
 ]
 _SOURCE_FORMS = 'a path, a glob, a URI, "sample:<name>", a list of these, or {"selection": …, "evaluation": …}'
-_LABELS_FORMS = '"binary", "one_vs_rest" or {"sub-function": {"positive": […], "negative": […]}}'
+_LABELS_FORMS = '"binary", "two", "one_vs_rest" or {"sub-function": {"positive": […], "negative": […]}}'
 
 
 class FunctionPart(Config):
@@ -110,6 +110,10 @@ class FunctionPart(Config):
     entry for each half. Needed, except in a function with `parts`."""
     format: Format | None = None
     """Format of the files; None = from the ending of each name."""
+    header: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Names of the columns of CSV and TSV files that have no header line."""
+    keep: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By column, the values (as text) of the rows to use; other rows are left out and counted."""
     columns: Columns = Columns()
     """Mapping of roles to columns."""
     template: str | None = None
@@ -121,7 +125,8 @@ class FunctionPart(Config):
     label_names: _LabelNames | None = None
     """Names of integer labels: a list, a mapping, or the path of a JSON file with either."""
     labels: _Labels = "binary"
-    """How original labels become sub-functions: they are 0/1 already, each against the rest, or declared contrasts."""
+    """How original labels become sub-functions: they are 0/1 already, two in each sub-function of which the later in
+    alphabetical order becomes 1, each against the rest, or declared contrasts."""
     splits: dict[str, Literal["selection", "evaluation", "ignore"]] = Field(default_factory=dict)
     """Meaning of the values of the split column; empty = they are `selection` and `evaluation`."""
 
@@ -150,7 +155,11 @@ class FunctionPart(Config):
     @field_validator("labels", mode="before")
     @classmethod
     def _check_labels(cls, labels: Any) -> Any:
-        known = labels in ("binary", "one_vs_rest") if isinstance(labels, str) else isinstance(labels, dict) and labels
+        known = (
+            labels in ("binary", "two", "one_vs_rest")
+            if isinstance(labels, str)
+            else isinstance(labels, dict) and labels
+        )
         if not known or not all(str(name).strip() for name in labels):
             raise ValueError(f"expected {_LABELS_FORMS}")
         return labels
@@ -187,6 +196,8 @@ class FunctionPart(Config):
             problems.append(
                 "triples make texts with the labels 0 and 1: labels, text_pair and target spans do not apply"
             )
+        if self.header is not None and len(set(self.header)) < len(self.header):
+            problems.append(f"header={list(self.header)} names a column twice")
         if self.splits and columns.split is None:
             problems.append("splits gives a meaning to values of a split column, but columns.split is not declared")
         return problems

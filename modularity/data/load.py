@@ -54,7 +54,12 @@ def _load(config: FunctionConfig, problems: Problems) -> FunctionData | None:
     _check_ids(drafts, config, problems)
     _check_asked(drafts, config, problems)
     drafts = without_duplicates(drafts, config, problems, left_out)
-    drafts, names, labels_SE = _with_labels(drafts, schemes, config, left_out)
+    try:
+        drafts, names, labels_SE = _with_labels(drafts, schemes, config, left_out)
+    except InputError as error:
+        for message in error.problems:
+            problems.add(config.name, "labels of sub-functions", message)
+        return None
     for value, (one, other) in cut_clusters(drafts).items():
         problems.add(
             config.name, "cut clusters", f"{other.source}: cluster {value!r} is in the other half too ({one.source})"

@@ -6,7 +6,7 @@ TSV is read as IANA defines it: no quoting, as in the files of GLUE. CSV follows
 import csv
 import io
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -67,7 +67,13 @@ def file_format(place: str, declared: Format | None) -> Format:
     )
 
 
-def read_rows(file: SourceFile, declared: Format | None, *, wanted: Collection[str] | None = None) -> Rows:
+def read_rows(
+    file: SourceFile,
+    declared: Format | None,
+    *,
+    wanted: Collection[str] | None = None,
+    header: Sequence[str] | None = None,
+) -> Rows:
     """All rows of a file.
 
     Parameters
@@ -75,6 +81,7 @@ def read_rows(file: SourceFile, declared: Format | None, *, wanted: Collection[s
     file : where to read
     declared : format, or None to go by the ending
     wanted : columns to convert from Parquet and Arrow; None = all
+    header : names of the columns of CSV and TSV files that have no header line
 
     Returns
     -------
@@ -90,6 +97,9 @@ def read_rows(file: SourceFile, declared: Format | None, *, wanted: Collection[s
     rows = Rows(file.place)
     if kind in ("parquet", "arrow"):
         _read_columnar(content, rows, kind, wanted)
+    elif kind in ("csv", "tsv"):
+        text = _decode(content, file.place)
+        _read_delimited(_csv_reader(text) if kind == "csv" else _tsv_reader(text), rows, list(header or ()))
     else:
         _TEXT_READERS[kind](_decode(content, file.place), rows)
     if not rows.values and not rows.problems:
@@ -141,9 +151,14 @@ def _read_jsonl(text: str, rows: Rows) -> None:
 def _read_json_list(text: str, rows: Rows) -> None:
     decoder = json.JSONDecoder()
     try:
-        if not isinstance(json.loads(text), list):
+        value = json.loads(text)
+        if isinstance(value, dict) and value and all(isinstance(each, list) and each for each in value.values()):
+            _read_by_label(value, rows)
+            return
+        if not isinstance(value, list):
             raise InputError(
-                f"{rows.place!r} does not hold a JSON list of objects; one object per line is format jsonl"
+                f"{rows.place!r} does not hold a JSON list of objects, nor such lists by label; one object per line is "
+                "format jsonl"
             )
     except json.JSONDecodeError as error:
         raise InputError(f"{rows.place}:{error.lineno}: not valid JSON ({error.msg}, column {error.colno})") from None
@@ -163,7 +178,15 @@ def _read_json_list(text: str, rows: Rows) -> None:
     _note_columns(rows)
 
 
-def _add_object(value: Any, line: int, rows: Rows) -> None:
+def _read_by_label(lists: dict[str, list[Any]], rows: Rows) -> None:
+    """Objects in a list for each label, as in the files of arXiv 2305.18390: the label becomes the column `label`."""
+    for label, listed in lists.items():
+        for number, value in enumerate(listed, 1):
+            _add_object({"label": label, **value} if isinstance(value, dict) else value, f"{label} {number}", rows)
+    _note_columns(rows)
+
+
+def _add_object(value: Any, line: int | str, rows: Rows) -> None:
     if isinstance(value, dict):
         rows.add(value, line)
     else:
@@ -173,16 +196,16 @@ def _add_object(value: Any, line: int, rows: Rows) -> None:
         )
 
 
-def _read_csv(text: str, rows: Rows) -> None:
-    _read_delimited(csv.reader(io.StringIO(text, newline=""), strict=True), rows)
+def _csv_reader(text: str) -> Any:
+    return csv.reader(io.StringIO(text, newline=""), strict=True)
 
 
-def _read_tsv(text: str, rows: Rows) -> None:
-    _read_delimited(csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE), rows)
+def _tsv_reader(text: str) -> Any:
+    return csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _read_delimited(reader: Any, rows: Rows) -> None:
-    header: list[str] = []
+def _read_delimited(reader: Any, rows: Rows, header: list[str]) -> None:
+    named = "header, as declared" if header else "header"
     line = 1
     try:
         for cells in reader:
@@ -190,7 +213,7 @@ def _read_delimited(reader: Any, rows: Rows) -> None:
                 header = _header(cells, rows.place)
             elif cells and len(cells) != len(header):
                 rows.problems.append(
-                    f"{rows.place}:{line}: {len(cells)} cells, expected {len(header)} as in the header "
+                    f"{rows.place}:{line}: {len(cells)} cells, expected {len(header)} as in the {named} "
                     f"({', '.join(header)})"
                 )
             elif cells:
@@ -237,6 +260,4 @@ def _open_arrow(buffer: Any) -> Any:
 _TEXT_READERS: dict[str, Callable[[str, Rows], None]] = {
     "jsonl": _read_jsonl,
     "json": _read_json_list,
-    "csv": _read_csv,
-    "tsv": _read_tsv,
 }
