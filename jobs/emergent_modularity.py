@@ -29,9 +29,6 @@ from modularity.cli import (
 from modularity.config import Key, read_config_file
 from modularity.errors import InputError
 
-GLUE_TOKENS = 512
-"""Tokens at which texts are cut in a job with GLUE, as in the paper; `--set capture.max_tokens=…` changes it."""
-
 
 def read_functions(path: Path | None) -> tuple[list[Any], dict[Key, str]]:
     """Functions declared in a file and the places of their keys, or the sample functions that ship with the package."""
@@ -59,10 +56,7 @@ def command(
     functions: Annotated[
         Path | None, typer.Option(help="YAML or JSON file with a list `functions`; default: the sample functions.")
     ] = None,
-    glue: Annotated[
-        str | None,
-        typer.Option(help="Folder, URI or pattern with {task} of the GLUE files: adds the eight tasks of the paper."),
-    ] = None,
+    glue: Annotated[str | None, typer.Option(help="Folder or URI of GLUE: adds its tasks; 512 tokens a text.")] = None,
     out: OutOption = None,
     reuse: ReuseOption = None,
     plan: PlanOption = False,
@@ -75,9 +69,8 @@ def command(
     with readable_errors():
         declared, lines = ([], {}) if glue is not None and functions is None else read_functions(functions)
         values: dict[str, Any] = {"model": {"name": model, "revision": revision}, "functions": declared}
-        if glue is not None:
-            values["functions"] = [*declared, {"glue": glue}]
-            values["capture"] = {"max_tokens": GLUE_TOKENS}
+        if glue is not None:  # 512 tokens as in the paper
+            values |= {"functions": [*declared, {"glue": glue}], "capture": {"max_tokens": 512}}
         values, lines = with_overrides(values, overrides, lines)
         launch(values, out=out, plan=plan, reuse=reuse, lines=lines)
 
