@@ -4,7 +4,7 @@ from modularity.data.batches import row_ranges, token_batches
 from modularity.data.files import sample_names
 from modularity.data.function_part import Columns, Contrast, FunctionPart, SourceHalves, TriplesConfig
 from modularity.data.functions import Example, FunctionConfig, FunctionData, FunctionKind, Half, Pooling
-from modularity.data.glue import GlueConfig, GlueVariant, expanded, glue_function
+from modularity.data.glue import GlueConfig, GlueVariant, declared_function, glue_function
 from modularity.data.language_functions import planted_functions, write_planted_functions
 from modularity.data.language_words import LANGUAGES
 from modularity.data.languages import Sentence, keeps_rule, sentences
@@ -39,7 +39,7 @@ __all__ = [
     "Tokenizer",
     "Triple",
     "TriplesConfig",
-    "expanded",
+    "declared_function",
     "glue_function",
     "inference_function",
     "keeps_rule",

@@ -131,7 +131,7 @@ def declared_glue(config: GlueConfig) -> FunctionConfig:
     )
 
 
-def expanded(function: Any) -> Any:
+def declared_function(function: Any) -> Any:
     """A declared function as it is, or the function that a mapping with the one key `glue` stands for.
 
     Raises

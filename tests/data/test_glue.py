@@ -11,7 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from modularity.config import validate_config
-from modularity.data import FunctionConfig, FunctionData, GlueConfig, expanded, glue_function, load_functions, tokenise
+from modularity.data import (
+    FunctionConfig,
+    FunctionData,
+    GlueConfig,
+    declared_function,
+    glue_function,
+    load_functions,
+    tokenise,
+)
 from modularity.errors import InputError
 from modularity.pipelines import EmergentModularityConfig
 from modularity.stats import floor
@@ -141,7 +149,7 @@ def test_an_entry_of_a_job_stands_for_the_function() -> None:
         assert config.functions[0] == glue_function("folder")
         assert config.functions[1] == FunctionConfig(name="a", source="a.jsonl")
         assert validate_config(EmergentModularityConfig, config.as_json()) == config
-    assert expanded({"name": "glue"}) == {"name": "glue"}
+    assert declared_function({"name": "glue"}) == {"name": "glue"}
 
 
 def test_wrong_entries_are_named() -> None:

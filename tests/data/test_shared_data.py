@@ -135,6 +135,24 @@ def test_triples_become_statements_whose_object_does_not_tell_the_label() -> Non
         assert set(balance.values()) <= {-1, 0, 1}, (name, balance)
 
 
+def test_facts_with_names_of_their_own_for_subject_and_object() -> None:
+    patterns = json.loads((SHARED / "knowledge" / "patterns.json").read_text())
+    path = SHARED / "knowledge" / "known_1000.jsonl"
+    counts = Counter(json.loads(line)["relation_id"] for line in path.read_text().splitlines())
+    relations = sorted(name for name, count in counts.items() if count >= 10 and name in patterns)
+    config = {
+        "name": "facts",
+        "source": str(path),
+        "columns": {"subfunction": "relation_id", "id": "known_id"},
+        "subfunctions": relations,
+        "triples": {"subject": "subject", "object": "attribute", "patterns": str(path.parent / "patterns.json")},
+    }
+    (function,) = load_functions([validate_config(FunctionConfig, config)])
+    assert len(function.subfunctions) == len(relations) == 30
+    assert 2100 < function.n_examples < 2200
+    assert function.examples[0].text == "Beats Music is owned by Apple."
+
+
 def test_word_senses_by_span(gpt2: Any) -> None:
     config = {
         "name": "senses",
