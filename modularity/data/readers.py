@@ -6,7 +6,7 @@ TSV is read as IANA defines it: no quoting, as in the files of GLUE. CSV follows
 import csv
 import io
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -95,13 +95,12 @@ def read_rows(
     content = file.read()
     kind = file_format(file.path if file.system is None else file.place, declared)
     rows = Rows(file.place)
+    if header is not None and kind not in ("csv", "tsv"):
+        raise InputError(f"{file.place!r} is {kind}, which names its columns; remove header, or set format")
     if kind in ("parquet", "arrow"):
         _read_columnar(content, rows, kind, wanted)
-    elif kind in ("csv", "tsv"):
-        text = _decode(content, file.place)
-        _read_delimited(_csv_reader(text) if kind == "csv" else _tsv_reader(text), rows, list(header or ()))
     else:
-        _TEXT_READERS[kind](_decode(content, file.place), rows)
+        _read_text(_decode(content, file.place), rows, kind, list(header or ()))
     if not rows.values and not rows.problems:
         raise InputError(f"{file.place!r} holds no rows; expected at least one labelled example")
     return rows
@@ -124,6 +123,18 @@ def _decode(content: bytes, place: str) -> str:
             f"{place}:{line}: byte {content[error.start]:#04x} is not UTF-8; convert the file to UTF-8, "
             "or set format if it is not a text file"
         ) from None
+
+
+def _read_text(text: str, rows: Rows, kind: Format, header: list[str]) -> None:
+    if kind == "jsonl":
+        _read_jsonl(text, rows)
+    elif kind == "json":
+        _read_json_list(text, rows)
+    elif kind == "csv":
+        _read_delimited(csv.reader(io.StringIO(text, newline=""), strict=True), rows, header)
+    else:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+        _read_delimited(reader, rows, header)
 
 
 def _note_columns(rows: Rows) -> None:
@@ -196,14 +207,6 @@ def _add_object(value: Any, line: int | str, rows: Rows) -> None:
         )
 
 
-def _csv_reader(text: str) -> Any:
-    return csv.reader(io.StringIO(text, newline=""), strict=True)
-
-
-def _tsv_reader(text: str) -> Any:
-    return csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-
-
 def _read_delimited(reader: Any, rows: Rows, header: list[str]) -> None:
     named = "header, as declared" if header else "header"
     line = 1
@@ -255,9 +258,3 @@ def _open_arrow(buffer: Any) -> Any:
     except pa.ArrowInvalid:
         buffer.seek(0)
         return pa.ipc.open_stream(buffer).read_all()
-
-
-_TEXT_READERS: dict[str, Callable[[str, Rows], None]] = {
-    "jsonl": _read_jsonl,
-    "json": _read_json_list,
-}

@@ -104,3 +104,6 @@ def test_columns_of_files_without_header(load: Any, workdir: Path) -> None:
         load(**config | {"keep": {"part": ["0"]}})
     with pytest.raises(InputError, match=r"header=\['a', 'a'\] names a column twice"):
         load(**config | {"header": ["a", "a"]})
+    (workdir / "rows.jsonl").write_text('{"text": "a", "label": 1}\n')
+    with pytest.raises(InputError, match=r"'rows.jsonl' is jsonl, which names its columns; remove header"):
+        load(source="rows.jsonl", header=["text", "label"])
