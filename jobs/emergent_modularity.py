@@ -7,6 +7,7 @@ To compare with, T5-base encoder, layers 1 to 12: the best neuron's average prec
 to .666); top-32 neurons shared within functions .057, .095 and .082, between functions .014 to .044, by chance .0104.
 
     python -m jobs.emergent_modularity --model t5-base --functions functions.yaml --out runs/t5 --plan
+    python -m jobs.emergent_modularity --model t5-base --glue hf://datasets/nyu-mll/glue --out runs/t5-glue --plan
     python -m jobs.emergent_modularity --model ./my-checkpoint --out s3://bucket/run --set runtime.gpus_per_worker=1
 """
 
@@ -55,6 +56,7 @@ def command(
     functions: Annotated[
         Path | None, typer.Option(help="YAML or JSON file with a list `functions`; default: the sample functions.")
     ] = None,
+    glue: Annotated[str | None, typer.Option(help="Folder or URI of GLUE: adds its tasks; 512 tokens a text.")] = None,
     out: OutOption = None,
     reuse: ReuseOption = None,
     plan: PlanOption = False,
@@ -65,10 +67,11 @@ def command(
     Example: python -m jobs.emergent_modularity --model ./opt-125m --out runs/opt --plan
     """
     with readable_errors():
-        declared, lines = read_functions(functions)
-        values, lines = with_overrides(
-            {"model": {"name": model, "revision": revision}, "functions": declared}, overrides, lines
-        )
+        declared, lines = ([], {}) if glue is not None and functions is None else read_functions(functions)
+        values: dict[str, Any] = {"model": {"name": model, "revision": revision}, "functions": declared}
+        if glue is not None:  # 512 tokens as in the paper
+            values |= {"functions": [*declared, {"glue": glue}], "capture": {"max_tokens": 512}}
+        values, lines = with_overrides(values, overrides, lines)
         launch(values, out=out, plan=plan, reuse=reuse, lines=lines)
 
 

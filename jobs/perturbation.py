@@ -9,10 +9,11 @@ neurons shuffled in the last four encoder layers, 87.4 unchanged: random 87.5, 8
 81.3, 73.4, 69.2; by QQP 86.8, 76.2, 61.3, 58.9; by the average 81.3, 70.8, 63.9, 60.0; whole experts 85.7, 68.1, 54.8,
 55.7. By its released per-task numbers there is no double dissociation.
 
-    python -m jobs.perturbation --run runs/t5 --words words.yaml --out runs/t5-perturbed --plan
+    python -m jobs.perturbation --run runs/t5-glue --out runs/t5-perturbed --set first_token=true --plan
     python -m jobs.perturbation --run runs/t5 --words words.yaml --out runs/t5-perturbed --set first_token=true
 
-where words.yaml names the tasks, the word for label 1 before that for label 0:
+where the functions of the run declare label words, as those of GLUE do, or words.yaml names the tasks, the word for
+label 1 before that for label 0:
 
     label_words:
       sst2: [positive, negative]
@@ -31,18 +32,21 @@ from modularity.config import read_config_file
 def command(
     run: Annotated[str, typer.Option("--run", help="Finished run of emergent_modularity: folder or URI.")],
     words: Annotated[
-        Path, typer.Option(help="YAML or JSON file with `label_words`; it may have other keys of the job, too.")
-    ],
+        Path | None,
+        typer.Option(
+            help="YAML or JSON file with `label_words` and other keys of the job. Default: the words of the run."
+        ),
+    ] = None,
     out: OutOption = None,
     plan: PlanOption = False,
     overrides: SetOption = None,
 ) -> None:
     """Make the neurons of each task noisy and measure all tasks.
 
-    Example: python -m jobs.perturbation --run runs/t5 --words words.yaml --out runs/t5-perturbed --plan
+    Example: python -m jobs.perturbation --run runs/t5-glue --out runs/t5-perturbed --plan
     """
     with readable_errors():
-        values, lines = read_config_file(words)
+        values, lines = ({}, {}) if words is None else read_config_file(words)
         values, lines = with_overrides({**values, "job": "perturbation", "source": run}, overrides, lines)
         launch(values, out=out, plan=plan, lines=lines)
 

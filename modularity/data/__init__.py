@@ -2,22 +2,15 @@
 
 from modularity.data.batches import row_ranges, token_batches
 from modularity.data.files import sample_names
-from modularity.data.functions import (
-    Columns,
-    Contrast,
-    Example,
-    FunctionConfig,
-    FunctionData,
-    FunctionKind,
-    Half,
-    Pooling,
-    SourceHalves,
-)
+from modularity.data.function_part import Columns, Contrast, FunctionPart, SourceHalves, TriplesConfig
+from modularity.data.functions import Example, FunctionConfig, FunctionData, FunctionKind, Half, Pooling
+from modularity.data.glue import GlueConfig, GlueVariant, declared_function, glue_function
 from modularity.data.language_functions import planted_functions, write_planted_functions
 from modularity.data.language_words import LANGUAGES
 from modularity.data.languages import Sentence, keeps_rule, sentences
 from modularity.data.load import load_functions
 from modularity.data.sample_functions import inference_function, sample_functions, series_path
+from modularity.data.statements import Statement, Triple, statements_from_triples
 from modularity.data.template import T5_TEMPLATES
 from modularity.data.token_batch import Gather, Reduction, TokenBatch, TokenTable
 from modularity.data.tokenise import Tokenizer, tokenise
@@ -31,15 +24,23 @@ __all__ = [
     "FunctionConfig",
     "FunctionData",
     "FunctionKind",
+    "FunctionPart",
     "Gather",
+    "GlueConfig",
+    "GlueVariant",
     "Half",
     "Pooling",
     "Reduction",
     "Sentence",
     "SourceHalves",
+    "Statement",
     "TokenBatch",
     "TokenTable",
     "Tokenizer",
+    "Triple",
+    "TriplesConfig",
+    "declared_function",
+    "glue_function",
     "inference_function",
     "keeps_rule",
     "load_functions",
@@ -49,6 +50,7 @@ __all__ = [
     "sample_names",
     "sentences",
     "series_path",
+    "statements_from_triples",
     "token_batches",
     "tokenise",
     "write_planted_functions",

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modularity.data.files import source_files
 from modularity.data.functions import FunctionConfig, Half
@@ -12,6 +12,7 @@ from modularity.data.problems import Problems, RowError
 from modularity.data.readers import Rows, read_rows
 from modularity.data.row_values import Row, field_value, integer_value, is_absent, name_value, target_span, text_value
 from modularity.data.template import fill_template, template_fields
+from modularity.data.triples import with_statements
 from modularity.errors import InputError
 
 
@@ -35,6 +36,8 @@ class Draft:
     """Value of the cluster column."""
     source: str
     """`file:line`."""
+    part: str = ""
+    """Part of the function that the row is from; "" where it has none."""
 
     @property
     def text_key(self) -> tuple[str, str | None]:
@@ -62,31 +65,90 @@ def read_drafts(config: FunctionConfig, scheme: LabelScheme, problems: Problems)
     """
     drafts: list[Draft] = []
     left_out: Counter[str] = Counter()
-    fields = template_fields(config.template) if config.template is not None else ()
-    wanted = {*config.columns.declared().values(), *fields}
-    files = list(source_files(config))
-    prefixes = _id_prefixes([file.place for file in files if not isinstance(file, InputError)])
-    for file in files:
-        try:
-            if isinstance(file, InputError):
-                raise file  # a name that leads nowhere is a problem like an unreadable file
-            rows = read_rows(file, config.format, wanted=wanted)
-        except InputError as error:
-            problems.add(config.name, "file", str(error))
-            continue
-        for message in rows.problems:
-            problems.add(config.name, "unreadable row", message)
-        if not _has_columns(rows, config, fields, problems):
-            continue
+    files = [file for file in _read_files(config, problems) if _has_columns(file.rows, config, problems)]
+    if config.triples is not None and config.columns.cluster is None:
+        config = config.model_copy(
+            update={"columns": config.columns.model_copy(update={"cluster": config.triples.subject})}
+        )
+    kept = [_kept(file.rows, config, left_out) for file in files]
+    for file, rows in zip(files, with_statements(kept, config, problems, left_out)):
         for values, place in zip(rows.values, rows.places):
             try:
-                default_id = prefixes[file.place] + place[len(file.place) :]
+                default_id = file.prefix + place[len(rows.place) :]
                 drafts.append(_draft(values, place, default_id, config, scheme, file.half))
             except LeftOut as reason:
                 left_out[str(reason)] += 1
             except RowError as error:
                 problems.add(config.name, error.kind, f"{place}: {error}")
     return drafts, left_out
+
+
+@dataclass(frozen=True)
+class _ReadFile:
+    rows: Rows
+    half: Half | None
+    prefix: str
+    """What default ids begin with."""
+
+
+def _read_files(config: FunctionConfig, problems: Problems) -> list[_ReadFile]:
+    """Files of a function; what cannot be read is a problem."""
+    files = list(source_files(config))
+    prefixes = _id_prefixes([file.place for file in files if not isinstance(file, InputError)])
+    read = []
+    for file in files:
+        try:
+            if isinstance(file, InputError):
+                raise file  # a name that leads nowhere is a problem like an unreadable file
+            rows = read_rows(file, config.format, wanted=_needed_columns(config), header=config.header)
+        except InputError as error:
+            problems.add(config.name, "file", str(error))
+            continue
+        for message in rows.problems:
+            problems.add(config.name, "unreadable row", message)
+        read.append(_ReadFile(rows, file.half, prefixes[file.place]))
+    return read
+
+
+def _kept(rows: Rows, config: FunctionConfig, left_out: Counter[str]) -> Rows:
+    """Rows with the values that `keep` asks for."""
+    kept = Rows(rows.place, columns=rows.columns)
+    for values, place in zip(rows.values, rows.places):
+        column = next((name for name, wanted in config.keep.items() if str(values.get(name)) not in wanted), None)
+        if column is None:
+            kept.values.append(values)
+            kept.places.append(place)
+        else:
+            left_out[f"rows with another {column} than {', '.join(config.keep[column])}"] += 1
+    return kept
+
+
+def _needed_columns(config: FunctionConfig) -> dict[str, str]:
+    """Columns that the rows must have, and what for."""
+    roles = config.columns.declared()
+    needed = {column: f"role {role}" for role, column in roles.items()}
+    for name in template_fields(config.template) if config.template is not None else ():
+        needed.setdefault(roles.get(name, name), "a field of the template")
+    for name in config.keep:
+        needed.setdefault(name, "asked for in keep")
+    if config.triples is None:
+        return needed
+    made = {config.columns.text, config.columns.label}
+    ends = {config.triples.subject: "subject of triples", config.triples.object: "object of triples"}
+    return {column: why for column, why in needed.items() if column not in made} | ends
+
+
+def in_part(draft: Draft, part: str) -> Draft:
+    """The row as one of a part: sub-function, id and cluster begin with the name of the part."""
+    if not part:
+        return draft
+    return replace(
+        draft,
+        part=part,
+        id=f"{part}/{draft.id}",
+        subfunction=part if draft.subfunction is None else f"{part}/{draft.subfunction}",
+        cluster=None if draft.cluster is None else f"{part}/{draft.cluster}",
+    )
 
 
 def by_subfunction(drafts: Iterable[Draft]) -> str:
@@ -103,11 +165,8 @@ def _id_prefixes(places: Sequence[str]) -> dict[str, str]:
     return {place: f"{number}/{name}" for number, (place, name) in enumerate(zip(places, short))}
 
 
-def _has_columns(rows: Rows, config: FunctionConfig, fields: Sequence[str], problems: Problems) -> bool:
-    roles = config.columns.declared()
-    needed = {column: f"role {role}" for role, column in roles.items()}
-    for name in fields:
-        needed.setdefault(roles.get(name, name), "a field of the template")
+def _has_columns(rows: Rows, config: FunctionConfig, problems: Problems) -> bool:
+    needed = _needed_columns(config)
     missing = [(column, why) for column, why in needed.items() if column not in rows.columns and rows.values]
     for column, why in missing:
         problems.add(

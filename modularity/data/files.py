@@ -8,7 +8,8 @@ from typing import Any
 
 import fsspec
 
-from modularity.data.functions import FunctionConfig, Half, SourceHalves
+from modularity.data.function_part import SourceHalves
+from modularity.data.functions import FunctionConfig, Half
 from modularity.errors import InputError
 
 SAMPLE = "sample:"

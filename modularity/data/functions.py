@@ -9,16 +9,15 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from modularity.config import Config
-from modularity.data.template import template_fields
-from modularity.errors import InputError
+from modularity.data.function_part import FunctionPart
 
 FunctionKind = Literal["semantic", "knowledge", "task", "other"]
-Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow"]
 PoolingKind = Literal["max", "mean", "first", "last", "span", "position", "mask", "positions", "none"]
 Half = Literal["selection", "evaluation"]
+Word = Annotated[str, Field(min_length=1)]
 
 
 class Pooling(Config):
@@ -48,106 +47,21 @@ class Pooling(Config):
         return self
 
 
-class Columns(Config):
-    """Which column of the source plays which role; None = no column plays it."""
-
-    text: str = "text"
-    """The text, or its first segment."""
-    text_pair: str | None = None
-    """The second segment."""
-    label: str = "label"
-    """The original label."""
-    subfunction: str | None = None
-    """Sub-function that the row belongs to, e.g. the word or the relation."""
-    id: str | None = None
-    """Unique name of the example; without it `file:line`."""
-    split: str | None = None
-    """Which half or split the row belongs to, see `FunctionConfig.splits`."""
-    cluster: str | None = None
-    """Examples with equal values (a minimal pair, the fillings of one template) stay in one half."""
-    target_start: str | None = None
-    """First character of the target span in the text."""
-    target_end: str | None = None
-    """Character after the target span."""
-    position: str | None = None
-    """Token position for pooling at a declared position; negative ones count from the end."""
-
-    def declared(self) -> dict[str, str]:
-        """Roles that a column plays, role to column."""
-        return {role: column for role, column in self if column is not None}
-
-
-class Contrast(Config):
-    """One sub-function as two sets of original labels; examples with other labels take no part in it."""
-
-    positive: tuple[str | int | bool, ...] = Field(min_length=1)
-    """Labels that become 1."""
-    negative: tuple[str | int | bool, ...] = Field(min_length=1)
-    """Labels that become 0."""
-
-    @model_validator(mode="after")
-    def _check_disjoint(self) -> Self:
-        both = sorted({str(label) for label in self.positive} & {str(label) for label in self.negative})
-        if both:
-            raise ValueError(f"labels {both} are positive and negative at once; name each on one side")
-        return self
-
-
-class SourceHalves(Config):
-    """Sources declared by half, e.g. the train file for selection and the validation file for evaluation."""
-
-    selection: str | tuple[str, ...]
-    """File, glob, URI or list of them."""
-    evaluation: str | tuple[str, ...]
-    """File, glob, URI or list of them."""
-
-
-def _form(value: Any) -> str:
-    if isinstance(value, str):
-        return "text"
-    return "mapping" if isinstance(value, dict | Config) else "list"
-
-
-_Source = Annotated[
-    Annotated[str, Tag("text")] | Annotated[tuple[str, ...], Tag("list")] | Annotated[SourceHalves, Tag("mapping")],
-    Discriminator(_form),
-]
-_Labels = Annotated[
-    Annotated[Literal["binary", "one_vs_rest"], Tag("text")] | Annotated[dict[str, Contrast], Tag("mapping")],
-    Discriminator(_form),
-]
-_LabelNames = Annotated[
-    Annotated[str, Tag("text")] | Annotated[tuple[str, ...], Tag("list")] | Annotated[dict[str, str], Tag("mapping")],
-    Discriminator(_form),
-]
-_SOURCE_FORMS = 'a path, a glob, a URI, "sample:<name>", a list of these, or {"selection": …, "evaluation": …}'
-_LABELS_FORMS = '"binary", "one_vs_rest" or {"sub-function": {"positive": […], "negative": […]}}'
-
-
-class FunctionConfig(Config):
+class FunctionConfig(FunctionPart):
     """One function: where its examples are, and how they become binary sub-functions, halves and rows."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     """Name of the function in the store and in all tables."""
     kind: FunctionKind = "other"
     """Which of the three kinds of the Emergent Modularity work it is."""
-    source: _Source
-    """Path, glob, fsspec URI (`hf://datasets/…`, `s3://…`), `sample:<name>` for shipped data, a list of these, or one
-    entry for each half."""
-    format: Format | None = None
-    """Format of the files; None = from the ending of each name."""
-    columns: Columns = Columns()
-    """Mapping of roles to columns."""
-    template: str | None = None
-    """Text with `{role}` or `{column}` fields, which becomes the whole input, e.g. `"sst2 sentence: {text}"`."""
-    label_names: _LabelNames | None = None
-    """Names of integer labels: a list, a mapping, or the path of a JSON file with either."""
-    labels: _Labels = "binary"
-    """How original labels become sub-functions: they are 0/1 already, each against the rest, or declared contrasts."""
+    parts: dict[str, FunctionPart] = Field(default_factory=dict)
+    """Sub-functions with sources, columns, templates or labels of their own, such as the tasks of GLUE, by name. A part
+    with several contrasts has the sub-functions `part/contrast`."""
     subfunctions: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Values of the sub-function column to use; None = all. Other rows are left out and counted."""
-    splits: dict[str, Literal["selection", "evaluation", "ignore"]] = Field(default_factory=dict)
-    """Meaning of the values of the split column; empty = they are `selection` and `evaluation`."""
+    """Values of the sub-function column, or parts, to use; None = all. Other rows are left out and counted."""
+    label_words: dict[str, tuple[Word, Word]] = Field(default_factory=dict)
+    """By sub-function: the words by which a model answers label 1 and label 0, for the perturbation of a run. They
+    change neither examples nor activations."""
     duplicates: Literal["error", "drop"] = "error"
     """What to do with repeated examples: refuse, or drop and count. Contradictory copies are dropped altogether."""
     cap_per_label: int | None = Field(default=None, ge=1)
@@ -159,84 +73,64 @@ class FunctionConfig(Config):
     pooling: Pooling = Pooling()
     """Which token positions become rows."""
 
-    @field_validator("source", mode="before")
-    @classmethod
-    def _check_source(cls, source: Any) -> Any:
-        halves = (
-            source.values()
-            if isinstance(source, dict)
-            else dict(source).values()
-            if isinstance(source, Config)
-            else [source]
-        )
-        for names in halves:
-            listed = [names] if isinstance(names, str) else names
-            if (
-                not isinstance(listed, list | tuple)
-                or not listed
-                or not all(isinstance(n, str) and n.strip() for n in listed)
-            ):
-                raise ValueError(f"names no file; expected {_SOURCE_FORMS}")
-        return source
-
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _check_labels(cls, labels: Any) -> Any:
-        known = labels in ("binary", "one_vs_rest") if isinstance(labels, str) else isinstance(labels, dict) and labels
-        if not known or not all(str(name).strip() for name in labels):
-            raise ValueError(f"expected {_LABELS_FORMS}")
-        return labels
-
-    @field_validator("label_names", mode="before")
-    @classmethod
-    def _check_label_names(cls, names: Any) -> Any:
-        listed = list(names.values()) if isinstance(names, dict) else names
-        if names is None or (isinstance(names, str) and names.strip()):
-            return names
-        if not isinstance(listed, list | tuple) or len(listed) < 2 or len(set(map(str, listed))) < len(listed):
-            raise ValueError(
-                "expected the names of two labels or more, each once, or the path of a JSON file with them"
-            )
-        return names
-
     @model_validator(mode="after")
-    def _check_columns(self) -> Self:
-        problems = [*self._role_problems(), *self._template_problems()]
+    def _check_together(self) -> Self:
+        problems = self._part_problems() if self.parts else [*self.problems(), *self._whole_problems()]
+        problems += [
+            f"label_words of {name!r} are {words[0]!r} twice; labels need different words"
+            for name, words in self.label_words.items()
+            if words[0] == words[1]
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
-    def _role_problems(self) -> list[str]:
-        columns, problems = self.columns, []
-        if (columns.target_start is None) != (columns.target_end is None):
-            problems.append("columns: target_start and target_end belong together, declare both or neither")
-        if self.pooling.kind == "span" and columns.target_start is None:
+    def _whole_problems(self) -> list[str]:
+        problems = []
+        if self.source is None:
+            problems.append("source is missing; name a file, a glob or a URI, or declare parts that have sources")
+        if self.pooling.kind == "span" and self.columns.target_start is None:
             problems.append('pooling kind "span" needs the columns target_start and target_end')
-        if self.pooling.kind == "position" and columns.position is None:
+        if self.pooling.kind == "position" and self.columns.position is None:
             problems.append('pooling kind "position" needs the column position')
-        if columns.split is not None and isinstance(self.source, SourceHalves):
-            problems.append("halves are declared twice, by source and by columns.split; remove one")
-        if self.splits and columns.split is None:
-            problems.append("splits gives a meaning to values of a split column, but columns.split is not declared")
-        if self.subfunctions is not None and columns.subfunction is None:
+        if self.subfunctions is not None and self.columns.subfunction is None:
             problems.append("subfunctions selects values of a column, but columns.subfunction is not declared")
         return problems
 
-    def _template_problems(self) -> list[str]:
-        if self.template is None:
-            return []
-        try:
-            fields = template_fields(self.template)
-        except InputError as error:
-            return list(error.problems)
-        problems = []
-        if not {"text", self.columns.text} & set(fields):
-            problems.append(f"template={self.template!r} does not use {{text}}")
-        if self.columns.text_pair is not None and not {"text_pair", self.columns.text_pair} & set(fields):
-            problems.append(f"template={self.template!r} does not use {{text_pair}}, which columns declares")
-        if self.columns.target_start and sum(name in ("text", self.columns.text) for name in fields) > 1:
-            problems.append(f"template={self.template!r} uses {{text}} more than once: the target span is ambiguous")
+    def _part_problems(self) -> list[str]:
+        own = [
+            name
+            for name, field in FunctionPart.model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        ]
+        problems = [f"{name} is declared beside parts; move it into each part" for name in own]
+        problems += ["parts: a name is empty; name each part" for name in self.parts if not name.strip()]
+        unknown = sorted(set(self.subfunctions or ()) - set(self.parts))
+        if unknown:
+            problems.append(f"subfunctions {unknown} are no parts; known: {', '.join(self.parts)}")
+        if own or unknown:
+            return problems
+        used = self.part_configs()
+        for name, each in used.items():
+            problems += [f"parts.{name}: {problem}" for problem in [*each.problems(), *each._whole_problems()]]
+        pairs = {name for name, each in used.items() if each.template is None and each.columns.text_pair is not None}
+        if 0 < len(pairs) < len(used):
+            problems.append(
+                f"parts {sorted(pairs)} have a second segment and the others have none; give each a template, which "
+                "makes one text"
+            )
         return problems
+
+    def part_configs(self) -> dict[str, "FunctionConfig"]:
+        """The parts in use, each as a function of its own, by name; a function without parts is its only one, ""."""
+        if not self.parts:
+            return {"": self}
+        whole: dict[str, Any] = {"parts": {}, "subfunctions": None, "label_words": {}}
+        return {
+            name: FunctionConfig.model_construct(**dict(self) | whole | dict(part))
+            for name, part in self.parts.items()
+            if self.subfunctions is None or name in self.subfunctions
+        }
 
 
 @dataclass(frozen=True)

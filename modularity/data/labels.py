@@ -25,7 +25,14 @@ class LabelScheme:
     known: Mapping[str, str] | None
     """Raw value, as text, to the name of the label; None = every value is a label of its own."""
     contrasts: Mapping[str, Sides] | None
-    """Name of each contrast ("" = the only one) to its positive and negative labels; None = each against the rest."""
+    """Name of each contrast ("" = the only one) to its positive and negative labels; None = each against the rest, or
+    the two of a sub-function."""
+    two: bool = False
+    """Every sub-function has two labels, of which the later is positive."""
+
+    def uses(self, label: str) -> bool:
+        """Whether a label is on a side of any contrast."""
+        return self.contrasts is None or any(label in side for sides in self.contrasts.values() for side in sides)
 
     def read(self, value: Any, column: str) -> str:
         """Name of the original label of a row; RowError when there is none or it is not known."""
@@ -68,6 +75,8 @@ def label_scheme(config: FunctionConfig) -> LabelScheme:
     known = _known(config)
     if config.labels == "one_vs_rest":
         return LabelScheme(known, None)
+    if config.labels == "two":
+        return LabelScheme(known, None, two=True)
     if config.labels == "binary":
         return LabelScheme(known or _BINARY, _binary_contrast(known))
     contrasts: dict[str, Sides] = {}
@@ -141,11 +150,17 @@ def subfunction_labels(
     -------
     names : values sorted, contrasts in declared order; `value/contrast` where both exist
     labels_SE : int8, 1 positive, 0 negative, -1 no part
+
+    Raises
+    ------
+    InputError
+        Sub-functions have not the two labels that the scheme asks for; all are listed.
     """
     names: list[str] = []
     rows: list[npt.NDArray[np.int8]] = []
     labels_E = np.array(labels, dtype=object)
     values_E = np.array(values, dtype=object)
+    _check_two(scheme, labels_E, values_E, default)
     for value in sorted(set(values), key=str):
         member_E = values_E == value
         for contrast, (positive, negative) in _contrasts(scheme, set(labels_E[member_E])).items():
@@ -165,4 +180,22 @@ def _contrasts(scheme: LabelScheme, seen: set[str]) -> Mapping[str, Sides]:
         if scheme.known is None
         else [name for name in dict.fromkeys(scheme.known.values()) if name in seen]
     )
+    if scheme.two:
+        return {"": (frozenset(order[1:]), frozenset(order[:1]))}
     return {name: (frozenset({name}), frozenset(seen - {name})) for name in order}
+
+
+def _check_two(
+    scheme: LabelScheme, labels_E: npt.NDArray[np.object_], values_E: npt.NDArray[np.object_], default: str
+) -> None:
+    if not scheme.two:
+        return
+    seen = {value: sorted(set(labels_E[values_E == value])) for value in sorted(set(values_E), key=str)}
+    problems = [
+        f"sub-function {value or default!r} has the labels {', '.join(found)}; expected two: leave others out with "
+        "keep, or the sub-function out of subfunctions"
+        for value, found in seen.items()
+        if len(found) != 2
+    ]
+    if problems:
+        raise InputError(problems)

@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from modularity.data.functions import Columns, FunctionConfig
+from modularity.data.function_part import Columns
+from modularity.data.functions import FunctionConfig
 from modularity.data.language_words import LANGUAGES, QUESTION, RELATIONS, SENSES
 from modularity.data.languages import Sentence, other_sense, sentences
 from modularity.errors import InputError

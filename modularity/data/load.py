@@ -2,12 +2,12 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from modularity.data.drafts import Draft, by_subfunction, read_drafts
+from modularity.data.drafts import Draft, by_subfunction, in_part, read_drafts
 from modularity.data.duplicates import without_duplicates
 from modularity.data.functions import Example, FunctionConfig, FunctionData
 from modularity.data.halves import capped, clusters, cut_clusters, split_halves
@@ -47,17 +47,19 @@ def load_functions(configs: Iterable[FunctionConfig]) -> tuple[FunctionData, ...
 
 
 def _load(config: FunctionConfig, problems: Problems) -> FunctionData | None:
-    try:
-        scheme = label_scheme(config)
-    except InputError as error:
-        for message in error.problems:
-            problems.add(config.name, "labels", message)
+    read = _read(config, problems)
+    if read is None:
         return None
-    drafts, left_out = read_drafts(config, scheme, problems)
+    drafts, schemes, left_out = read
     _check_ids(drafts, config, problems)
     _check_asked(drafts, config, problems)
     drafts = without_duplicates(drafts, config, problems, left_out)
-    drafts, names, labels_SE = _with_labels(drafts, scheme, config, left_out)
+    try:
+        drafts, names, labels_SE = _with_labels(drafts, schemes, config, left_out)
+    except InputError as error:
+        for message in error.problems:
+            problems.add(config.name, "labels of sub-functions", message)
+        return None
     for value, (one, other) in cut_clusters(drafts).items():
         problems.add(
             config.name, "cut clusters", f"{other.source}: cluster {value!r} is in the other half too ({one.source})"
@@ -65,10 +67,46 @@ def _load(config: FunctionConfig, problems: Problems) -> FunctionData | None:
     cluster_E = clusters(drafts)
     selection_E = split_halves(drafts, cluster_E, seed=config.seed)
     _check_counts(names, labels_SE, selection_E, config, problems)
+    for name in config.label_words:
+        if name not in names:
+            problems.add(
+                config.name, "label words", f"label_words: no sub-function {name!r}; known are {', '.join(names)}"
+            )
     if problems.count(config.name):
         return None
     notes = tuple(f"{config.name}: {count} left out: {reason}" for reason, count in sorted(left_out.items()))
     return _function(config, drafts, names, labels_SE, selection_E, cluster_E, notes)
+
+
+def _read(
+    config: FunctionConfig, problems: Problems
+) -> tuple[list[Draft], dict[str, LabelScheme], Counter[str]] | None:
+    """Rows of all parts, the labels of each part, and how many rows were left out why; None without known labels."""
+    parts = config.part_configs()
+    schemes: dict[str, LabelScheme] = {}
+    for part, each in parts.items():
+        try:
+            schemes[part] = label_scheme(each)
+        except InputError as error:
+            for message in error.problems:
+                problems.add(config.name, "labels", f"parts.{part}: {message}" if part else message)
+    if len(schemes) < len(parts):
+        return None
+    drafts: list[Draft] = []
+    left_out: Counter[str] = Counter()
+    for part, each in parts.items():
+        rows, reasons = read_drafts(each, schemes[part], problems)
+        drafts += [in_part(row, part) for row in rows]
+        left_out.update({f"{part}: {reason}" if part else reason: count for reason, count in reasons.items()})
+    halves = {draft.part: draft.half is not None for draft in drafts}
+    if len(set(halves.values())) > 1:
+        problems.add(
+            config.name,
+            "halves",
+            f"parts {sorted(part for part, declared in halves.items() if declared)} declare halves and the others do "
+            "not; declare them in all parts or in none",
+        )
+    return drafts, schemes, left_out
 
 
 def _check_ids(drafts: Sequence[Draft], config: FunctionConfig, problems: Problems) -> None:
@@ -82,7 +120,7 @@ def _check_ids(drafts: Sequence[Draft], config: FunctionConfig, problems: Proble
 
 
 def _check_asked(drafts: Sequence[Draft], config: FunctionConfig, problems: Problems) -> None:
-    seen = {draft.subfunction for draft in drafts}
+    seen = {draft.part or draft.subfunction for draft in drafts}
     for name in config.subfunctions or ():
         if name not in seen:
             problems.add(
@@ -91,20 +129,30 @@ def _check_asked(drafts: Sequence[Draft], config: FunctionConfig, problems: Prob
 
 
 def _with_labels(
-    drafts: list[Draft], scheme: LabelScheme, config: FunctionConfig, left_out: Counter[str]
+    drafts: list[Draft], schemes: Mapping[str, LabelScheme], config: FunctionConfig, left_out: Counter[str]
 ) -> tuple[list[Draft], tuple[str, ...], npt.NDArray[np.int8]]:
     """Examples that take part in a sub-function, capped, and their binary labels."""
-    if scheme.contrasts is not None:
-        sides = frozenset[str]().union(*(side for contrast in scheme.contrasts.values() for side in contrast))
-        left_out.update(f"label {draft.label!r} is in no sub-function" for draft in drafts if draft.label not in sides)
-        drafts = [draft for draft in drafts if draft.label in sides]
+    without = [draft for draft in drafts if not schemes[draft.part].uses(draft.label)]
+    left_out.update(
+        f"label {draft.label!r} {f'of {draft.part} ' if draft.part else ''}is in no sub-function" for draft in without
+    )
+    drafts = [draft for draft in drafts if schemes[draft.part].uses(draft.label)]
     kept = capped(drafts, config.cap_per_label, seed=config.seed)
     if len(kept) < len(drafts):
         stays = {draft.id for draft in kept}
         cut = [draft for draft in drafts if draft.id not in stays]
         left_out[f"cap of {config.cap_per_label} per label{by_subfunction(cut)}"] += len(cut)
-    labels, values = [draft.label for draft in kept], [draft.subfunction for draft in kept]
-    return kept, *subfunction_labels(scheme, labels, values, default=config.name)
+    names: list[str] = []
+    labels_SE = np.zeros((0, len(kept)), np.int8)
+    for part, scheme in schemes.items():
+        members = [index for index, draft in enumerate(kept) if draft.part == part]
+        labels, values = [kept[index].label for index in members], [kept[index].subfunction for index in members]
+        found, labels_SM = subfunction_labels(scheme, labels, values, default=config.name)
+        rows_SE = np.full((len(found), len(kept)), -1, np.int8)
+        rows_SE[:, members] = labels_SM
+        names += found
+        labels_SE = np.concatenate([labels_SE, rows_SE])
+    return kept, tuple(names), labels_SE
 
 
 def _check_counts(

@@ -6,7 +6,7 @@ TSV is read as IANA defines it: no quoting, as in the files of GLUE. CSV follows
 import csv
 import io
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modularity.data.files import SourceFile
-from modularity.data.functions import Format
+from modularity.data.function_part import Format
 from modularity.errors import InputError
 
 ENDINGS: dict[str, Format] = {
@@ -67,7 +67,13 @@ def file_format(place: str, declared: Format | None) -> Format:
     )
 
 
-def read_rows(file: SourceFile, declared: Format | None, *, wanted: Collection[str] | None = None) -> Rows:
+def read_rows(
+    file: SourceFile,
+    declared: Format | None,
+    *,
+    wanted: Collection[str] | None = None,
+    header: Sequence[str] | None = None,
+) -> Rows:
     """All rows of a file.
 
     Parameters
@@ -75,6 +81,7 @@ def read_rows(file: SourceFile, declared: Format | None, *, wanted: Collection[s
     file : where to read
     declared : format, or None to go by the ending
     wanted : columns to convert from Parquet and Arrow; None = all
+    header : names of the columns of CSV and TSV files that have no header line
 
     Returns
     -------
@@ -88,10 +95,12 @@ def read_rows(file: SourceFile, declared: Format | None, *, wanted: Collection[s
     content = file.read()
     kind = file_format(file.path if file.system is None else file.place, declared)
     rows = Rows(file.place)
+    if header is not None and kind not in ("csv", "tsv"):
+        raise InputError(f"{file.place!r} is {kind}, which names its columns; remove header, or set format")
     if kind in ("parquet", "arrow"):
         _read_columnar(content, rows, kind, wanted)
     else:
-        _TEXT_READERS[kind](_decode(content, file.place), rows)
+        _read_text(_decode(content, file.place), rows, kind, list(header or ()))
     if not rows.values and not rows.problems:
         raise InputError(f"{file.place!r} holds no rows; expected at least one labelled example")
     return rows
@@ -114,6 +123,18 @@ def _decode(content: bytes, place: str) -> str:
             f"{place}:{line}: byte {content[error.start]:#04x} is not UTF-8; convert the file to UTF-8, "
             "or set format if it is not a text file"
         ) from None
+
+
+def _read_text(text: str, rows: Rows, kind: Format, header: list[str]) -> None:
+    if kind == "jsonl":
+        _read_jsonl(text, rows)
+    elif kind == "json":
+        _read_json_list(text, rows)
+    elif kind == "csv":
+        _read_delimited(csv.reader(io.StringIO(text, newline=""), strict=True), rows, header)
+    else:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+        _read_delimited(reader, rows, header)
 
 
 def _note_columns(rows: Rows) -> None:
@@ -141,9 +162,14 @@ def _read_jsonl(text: str, rows: Rows) -> None:
 def _read_json_list(text: str, rows: Rows) -> None:
     decoder = json.JSONDecoder()
     try:
-        if not isinstance(json.loads(text), list):
+        value = json.loads(text)
+        if isinstance(value, dict) and value and all(isinstance(each, list) and each for each in value.values()):
+            _read_by_label(value, rows)
+            return
+        if not isinstance(value, list):
             raise InputError(
-                f"{rows.place!r} does not hold a JSON list of objects; one object per line is format jsonl"
+                f"{rows.place!r} does not hold a JSON list of objects, nor such lists by label; one object per line is "
+                "format jsonl"
             )
     except json.JSONDecodeError as error:
         raise InputError(f"{rows.place}:{error.lineno}: not valid JSON ({error.msg}, column {error.colno})") from None
@@ -163,7 +189,15 @@ def _read_json_list(text: str, rows: Rows) -> None:
     _note_columns(rows)
 
 
-def _add_object(value: Any, line: int, rows: Rows) -> None:
+def _read_by_label(lists: dict[str, list[Any]], rows: Rows) -> None:
+    """Objects in a list for each label, as in the files of arXiv 2305.18390: the label becomes the column `label`."""
+    for label, listed in lists.items():
+        for number, value in enumerate(listed, 1):
+            _add_object({"label": label, **value} if isinstance(value, dict) else value, f"{label} {number}", rows)
+    _note_columns(rows)
+
+
+def _add_object(value: Any, line: int | str, rows: Rows) -> None:
     if isinstance(value, dict):
         rows.add(value, line)
     else:
@@ -173,16 +207,8 @@ def _add_object(value: Any, line: int, rows: Rows) -> None:
         )
 
 
-def _read_csv(text: str, rows: Rows) -> None:
-    _read_delimited(csv.reader(io.StringIO(text, newline=""), strict=True), rows)
-
-
-def _read_tsv(text: str, rows: Rows) -> None:
-    _read_delimited(csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE), rows)
-
-
-def _read_delimited(reader: Any, rows: Rows) -> None:
-    header: list[str] = []
+def _read_delimited(reader: Any, rows: Rows, header: list[str]) -> None:
+    named = "header, as declared" if header else "header"
     line = 1
     try:
         for cells in reader:
@@ -190,7 +216,7 @@ def _read_delimited(reader: Any, rows: Rows) -> None:
                 header = _header(cells, rows.place)
             elif cells and len(cells) != len(header):
                 rows.problems.append(
-                    f"{rows.place}:{line}: {len(cells)} cells, expected {len(header)} as in the header "
+                    f"{rows.place}:{line}: {len(cells)} cells, expected {len(header)} as in the {named} "
                     f"({', '.join(header)})"
                 )
             elif cells:
@@ -232,11 +258,3 @@ def _open_arrow(buffer: Any) -> Any:
     except pa.ArrowInvalid:
         buffer.seek(0)
         return pa.ipc.open_stream(buffer).read_all()
-
-
-_TEXT_READERS: dict[str, Callable[[str, Rows], None]] = {
-    "jsonl": _read_jsonl,
-    "json": _read_json_list,
-    "csv": _read_csv,
-    "tsv": _read_tsv,
-}

@@ -6,7 +6,8 @@ The three kinds follow Zhang Z. et al. 2023 (arXiv 2305.18390, section 3). The t
 from importlib import resources
 from pathlib import Path
 
-from modularity.data.functions import Columns, FunctionConfig
+from modularity.data.function_part import Columns
+from modularity.data.functions import FunctionConfig
 
 _COLUMNS = Columns(id="id", subfunction="subfunction", cluster="pair", split="split")
 

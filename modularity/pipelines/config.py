@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from modularity.capture import CaptureConfig
 from modularity.config import Config
-from modularity.data import FunctionConfig
+from modularity.data import FunctionConfig, declared_function
 from modularity.models import ModelConfig
 from modularity.pipelines.reductions_config import ReductionsConfig
 from modularity.runtime import RuntimeConfig
@@ -99,8 +99,8 @@ class EmergentModularityConfig(Config):
     """Kind of job; `modularity run FILE` reads it."""
     model: ModelConfig
     """The checkpoint."""
-    functions: tuple[FunctionConfig, ...] = Field(min_length=1)
-    """The functions, each a set of binary sub-functions."""
+    functions: tuple[Annotated[FunctionConfig, BeforeValidator(declared_function)], ...] = Field(min_length=1)
+    """The functions, each a set of binary sub-functions; an entry `glue: FOLDER` stands for the tasks of GLUE."""
     variant: Variant = "corrected"
     """`corrected`: neurons are chosen on one half of the examples and reported on the other, all tests are corrected;
     `paper`: all examples for both, and the paper's threshold for functional experts."""
@@ -165,5 +165,7 @@ class EmergentModularityConfig(Config):
         return problems
 
     def result_digest(self) -> str:
-        """Digest of everything that determines the results: the config without runtime and allowance."""
-        return self.replace(runtime=RuntimeConfig().as_json(), allowance=Allowance().as_json()).digest()
+        """Digest of everything that determines the results: the config without runtime, allowance and label words."""
+        functions = [function.replace(label_words={}).as_json() for function in self.functions]
+        plain = {"runtime": RuntimeConfig().as_json(), "allowance": Allowance().as_json(), "functions": functions}
+        return self.replace(**plain).digest()

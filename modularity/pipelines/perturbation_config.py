@@ -35,14 +35,15 @@ class PerturbationConfig(Config):
     """Kind of job; `modularity run FILE` reads it."""
     source: str = Field(min_length=1)
     """Folder or URI of a finished run of `emergent_modularity`: its rankings and partitions are used."""
-    label_words: dict[str, tuple[Word, Word]] = Field(min_length=2)
+    label_words: dict[str, tuple[Word, Word]] | None = Field(default=None, min_length=2)
     """The tasks: for each sub-function (`function/sub-function` where the name alone is not clear) the words by which
-    the model answers label 1 and label 0."""
+    the model answers label 1 and label 0. None: those that the functions of the run declare."""
     first_token: bool = False
     """Read the first token of label words that are several tokens; such words are refused otherwise."""
     templates: dict[str, str] = Field(default_factory=dict)
-    """By function: the text in which the model is asked, where it is not the one of the run. A masked model needs its
-    mask token there, a decoder a text that the label word continues."""
+    """By function, or by `function/part`: the text in which the model is asked, where it is neither the one of the run
+    nor the function's `asked_template`. A masked model needs its mask token there, a decoder a text that the label word
+    continues."""
     model: ModelConfig | None = None
     """How the checkpoint is loaded with its LM head; None = as in the run. It must be the same checkpoint."""
     variant: PerturbationVariant = "corrected"
@@ -97,7 +98,7 @@ class PerturbationConfig(Config):
             )
         problems += [
             f"label_words of {name!r} are {words[0]!r} twice; labels need different words"
-            for name, words in self.label_words.items()
+            for name, words in (self.label_words or {}).items()
             if words[0] == words[1]
         ]
         if problems:

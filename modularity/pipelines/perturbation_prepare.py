@@ -16,7 +16,7 @@ from modularity.models import load_tokenizer
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.perturbation_config import RANDOM_NOISES, PerturbationConfig
 from modularity.pipelines.perturbation_rankings import NO_SEED, Ranking, make_rankings
-from modularity.pipelines.perturbation_tasks import TaskName, asked_functions, make_tasks, task_names
+from modularity.pipelines.perturbation_tasks import TaskName, asked_functions, chosen_words, make_tasks, task_names
 from modularity.pipelines.prepare import UNLIMITED_MODEL_TOKENS, PreparedJob, prepare
 from modularity.pipelines.restrictions import Restriction, find_restrictions, restriction_items
 from modularity.store import Run, open_run
@@ -102,7 +102,8 @@ def prepare_perturbation(config: PerturbationConfig) -> PreparedPerturbation:
         for function in declared.functions
         for name in source.results(function.name)["subfunction"].values.tolist()
     ]
-    names = _attempt(lambda: task_names(config.label_words, subfunctions), problems)
+    words = _attempt(lambda: chosen_words(config, declared), problems)
+    names = None if words is None else _attempt(lambda: task_names(words, subfunctions), problems)
     site = Site.parse(str(source.manifest.notes["analysed"]), "encoder")
     layers = _attempt(lambda: _layers(config, source), problems)
     job = None if names is None else _attempt(lambda: _job(config, source, declared, names), problems)
@@ -114,7 +115,16 @@ def prepare_perturbation(config: PerturbationConfig) -> PreparedPerturbation:
     if problems or names is None or layers is None or job is None or rankings is None or measured is None:
         raise InputError(problems)
     return PreparedPerturbation(
-        config, source, job, site, layers, names, measured[0], rankings, measured[1], restrictions
+        config.replace(label_words=words),
+        source,
+        job,
+        site,
+        layers,
+        names,
+        measured[0],
+        rankings,
+        measured[1],
+        restrictions,
     )
 
 

@@ -1,15 +1,15 @@
 """The tasks of a perturbation: sub-functions of a finished run, asked of a model by label words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from modularity.data import FunctionConfig, FunctionData, load_functions
 from modularity.errors import InputError
 from modularity.interventions import LabelTask, label_task
+from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.perturbation_config import PerturbationConfig
+from modularity.types import content_digest
 
 
 @dataclass(frozen=True)
@@ -62,42 +62,97 @@ def task_names(
     )
 
 
+def declared_words(functions: Sequence[FunctionConfig]) -> dict[str, tuple[str, str]]:
+    """Label words that the functions of a run declare, by `function/sub-function`."""
+    return {f"{each.name}/{name}": words for each in functions for name, words in each.label_words.items()}
+
+
+def chosen_words(config: PerturbationConfig, declared: EmergentModularityConfig) -> dict[str, tuple[str, str]]:
+    """Label words of the job, or else those that the functions of the run declare.
+
+    Raises
+    ------
+    InputError
+        There are words for fewer than two sub-functions.
+    """
+    if config.label_words is not None:
+        return config.label_words
+    words = declared_words(declared.functions)
+    if len(words) < 2:
+        raise InputError(
+            f"label_words: none are given, and the functions of the run have them for {len(words)} sub-functions "
+            f"({', '.join(words) or 'none'}); two tasks or more are needed: name their words, label 1 before label 0"
+        )
+    return words
+
+
 def asked_functions(
     config: PerturbationConfig, declared: Sequence[FunctionConfig], functions: Sequence[FunctionData]
 ) -> dict[str, FunctionData]:
     """Functions with the texts in which the model is asked: those of the run, or with the template of the config.
 
+    Examples, labels and halves stay those of the run. Without a template of the config, `asked_template` of the
+    function or its parts is used.
+
     Parameters
     ----------
-    config : its `templates` are used
+    config : its `templates` are used, named by function, or by `function/part`
     declared : configs of the run's functions that have a task
     functions : the same, as the run has read them
 
     Raises
     ------
     InputError
-        A template is for no function with a task, does not fit its columns, or changes which examples there are.
+        A template is for no function with a task, does not fit its columns, or makes texts of examples equal.
     """
-    unknown = sorted(config.templates.keys() - {each.name for each in declared})
-    problems = [f"templates: no task is from a function {name!r}" for name in unknown]
+    known = {name for each in declared for name in _askable(each)}
+    unknown = sorted(config.templates.keys() - known)
+    problems = [
+        f"templates: no task is from a function {name!r}; known are {', '.join(sorted(known))}" for name in unknown
+    ]
     found = {function.name: function for function in functions}
     for each in declared:
-        if each.name not in config.templates:
-            continue
         try:
-            (asked,) = load_functions([each.replace(template=config.templates[each.name])])
+            asked = _asked_config(each, config.templates)
+            if asked is not None:
+                found[each.name] = _with_texts(found[each.name], asked)
         except InputError as error:
             problems += [f"templates.{each.name}: {problem}" for problem in error.problems]
-            continue
-        if not _same_examples(asked, found[each.name]):
-            problems.append(
-                f"templates.{each.name}: with this template the function has other examples or halves than in the run, "
-                "as texts of different examples become equal; use all columns that the run's template uses"
-            )
-        found[each.name] = asked
     if problems:
         raise InputError(problems)
     return found
+
+
+def _askable(function: FunctionConfig) -> list[str]:
+    return [f"{function.name}/{part}" for part in function.part_configs()] if function.parts else [function.name]
+
+
+def _asked_config(function: FunctionConfig, templates: Mapping[str, str]) -> FunctionConfig | None:
+    """The function with the templates in which a model is asked; None where they are those of the run."""
+    if not function.parts:
+        template = templates.get(function.name, function.asked_template)
+        return None if template is None else function.replace(template=template, cap_per_label=None)
+    parts = {}
+    for name, part in function.parts.items():
+        template = templates.get(f"{function.name}/{name}", part.asked_template)
+        parts[name] = part.as_json() | ({} if template is None else {"template": template})
+    asked = function.replace(parts=parts, cap_per_label=None)
+    return None if asked.parts == function.parts else asked
+
+
+def _with_texts(function: FunctionData, asked: FunctionConfig) -> FunctionData:
+    """The examples of the run with the texts of another template."""
+    (read,) = load_functions([asked])
+    texts = {example.id: example for example in read.examples}
+    missing = [example.source for example in function.examples if example.id not in texts]
+    if missing:
+        raise InputError(
+            f"with this template {len(missing)} examples of the run are left out ({missing[0]} is the first), as texts "
+            "of different examples become equal; use all columns that the run's template uses"
+        )
+    examples = tuple(texts[example.id] for example in function.examples)
+    fingerprint = content_digest([function.fingerprint, [example.fingerprint for example in examples]])
+    return replace(function, examples=examples, fingerprint=fingerprint)
 
 
 def make_tasks(
@@ -155,11 +210,3 @@ def _long_words(task: TaskName, tokenizer: Any) -> list[str]:
         for word, n in n_tokens.items()
         if n > 1
     ]
-
-
-def _same_examples(one: FunctionData, other: FunctionData) -> bool:
-    return (
-        [example.id for example in one.examples] == [example.id for example in other.examples]
-        and np.array_equal(one.labels_SE, other.labels_SE)
-        and np.array_equal(one.selection_E, other.selection_E)
-    )

@@ -93,7 +93,7 @@ def _function(run: Run, tables: RunTables, config: Mapping[str, Any]) -> Functio
         subfunctions.append(
             SubFunction(subfunction, selection["n_examples"], evaluation["n_examples"], n_positive / n_examples)
         )
-    source = config["source"]
+    source = config["source"] or {part: each["source"] for part, each in config.get("parts", {}).items()}
     return FunctionSummary(
         name=name,
         kind=config["kind"],

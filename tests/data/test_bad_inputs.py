@@ -214,7 +214,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "half a source": ({"source": {"selection": "a.jsonl"}}, ["source.mapping.evaluation: required and missing"]),
     "unknown key": ({"colums": {}}, ["colums: unknown key"]),
     "unknown role": ({"columns": {"txt": "sentence"}}, ["columns.txt: unknown key"]),
-    "labels": ({"labels": "multi"}, ["labels='multi': expected \"binary\", \"one_vs_rest\" or"]),
+    "labels": ({"labels": "multi"}, ["labels='multi': expected \"binary\", \"two\", \"one_vs_rest\" or"]),
     "label on both sides": (
         {"labels": {"taste": {"positive": ["good", "bad"], "negative": ["bad"]}}},
         ["labels ['bad'] are positive and negative at once"],

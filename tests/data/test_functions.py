@@ -1,8 +1,4 @@
-import re
-from pathlib import Path
-
 import pytest
-import yaml
 
 from modularity.config import validate_config
 from modularity.data import Columns, Contrast, FunctionConfig, Pooling, SourceHalves
@@ -52,11 +48,3 @@ def test_several_problems_of_a_config_come_together() -> None:
     with pytest.raises(InputError) as caught:
         validate_config(FunctionConfig, {"name": "", "source": [], "labels": {}, "seed": -1, "duplicates": "keep"})
     assert len(caught.value.problems) == 5
-
-
-def test_the_examples_of_the_documentation_are_valid() -> None:
-    text = (Path(__file__).parent.parent.parent / "docs" / "data.md").read_text()
-    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 3
-    kinds = [validate_config(FunctionConfig, yaml.safe_load(block)).kind for block in blocks]
-    assert kinds == ["semantic", "knowledge", "task"]

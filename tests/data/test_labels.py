@@ -9,6 +9,7 @@ from modularity.config import validate_config
 from modularity.data import FunctionConfig
 from modularity.data.labels import LabelScheme, label_scheme, subfunction_labels
 from modularity.data.problems import RowError
+from modularity.errors import InputError
 
 NLI = ["entailment", "neutral", "contradiction"]
 CONTRASTS = {
@@ -92,3 +93,16 @@ def test_words_times_contrasts() -> None:
     names, _ = subfunction_labels(scheme, ["x", "y", "z"], ["bat", "bat", "bank"], default="d")
     assert names == ("bank/z", "bat/x", "bat/y")
     assert subfunction_labels(scheme_of(), ["0", "1"], [None, None], default="sst2")[0] == ("sst2",)
+
+
+def test_two_labels_of_each_sub_function(load: Any) -> None:
+    rows = [{"text": f"t{n}", "word": "ab"[n % 2], "label": f"{'ab'[n % 2]}%{n // 2 % 2 + 1}"} for n in range(16)]
+    function = load(rows, columns={"subfunction": "word"}, labels="two")
+    assert function.subfunctions == ("a", "b")
+    assert function.labels_SE.tolist() == [[0, -1, 1, -1] * 4, [-1, 0, -1, 1] * 4]
+    more = [*rows, {"text": "t", "word": "b", "label": "b%3"}]
+    with pytest.raises(InputError, match="sub-function 'b' has the labels b%1, b%2, b%3; expected two: leave others"):
+        load(more, columns={"subfunction": "word"}, labels="two")
+    assert load(more, columns={"subfunction": "word"}, labels="two", subfunctions=["a"]).n_examples == 8
+    with pytest.raises(InputError, match="sub-function 'demo' has the labels a%1, a%2, b%1, b%2; expected two"):
+        load(rows, labels="two")

@@ -9,6 +9,7 @@ import pytest
 
 from modularity.data.files import open_file
 from modularity.data.readers import Rows, file_format, read_rows
+from modularity.errors import InputError
 
 ROWS = [{"text": "one, two", "label": 1}, {"text": 'say "x"', "label": 0}]
 
@@ -70,3 +71,39 @@ def test_format_by_ending_or_as_declared() -> None:
     assert file_format("hf://datasets/glue/data/Train.PARQUET", None) == "parquet"
     assert file_format("x.ndjson.zst", None) == "jsonl"
     assert file_format("x.csv", "tsv") == "tsv"
+
+
+def test_rows_in_lists_by_label(load: Any, workdir: Path) -> None:
+    """The task files of the released code of arXiv 2305.18390: `data/task/TASK/validation.json`."""
+    lists = {"0": [{"sentence": f"a{n}"} for n in range(4)], "1": [{"sentence": f"b{n}"} for n in range(4)]}
+    (workdir / "validation.json").write_text(json.dumps(lists))
+    function = load(source="validation.json", columns={"text": "sentence"})
+    assert function.labels_SE.tolist() == [[0] * 4 + [1] * 4]
+    assert [e.id for e in function.examples[3:5]] == ["validation.json:0 4", "validation.json:1 1"]
+    (workdir / "mixed.json").write_text(json.dumps(lists | {"2": ["a"]}))
+    with pytest.raises(InputError, match=r"mixed.json:2 1: holds str 'a', expected an object"):
+        load(source="mixed.json", columns={"text": "sentence"})
+
+
+def test_columns_of_files_without_header(load: Any, workdir: Path) -> None:
+    """The triples of the released code of arXiv 2305.18390: relation, label, fold, text; only fold 0 is used."""
+    lines = [f"P{n % 2}\tlabel{n // 2 % 2}\t{fold}\ttext {n} {fold}" for fold in "01" for n in range(16)]
+    (workdir / "triples.txt").write_text("\n".join(lines) + "\n")
+    config = {
+        "source": "triples.txt", "format": "tsv", "header": ["relation", "label", "fold", "text"],
+        "keep": {"fold": ["0"]}, "columns": {"subfunction": "relation"}, "labels": "two",
+    }  # fmt: skip
+    function = load(**config)
+    assert (function.subfunctions, function.n_examples) == (("P0", "P1"), 16)
+    assert function.examples[0].source == "triples.txt:1"
+    assert function.labels_SE[0].tolist() == [0, -1, 1, -1] * 4
+    assert function.notes == ("demo: 16 left out: rows with another fold than 0",)
+    with pytest.raises(InputError, match=r"triples.txt:1: 4 cells, expected 2 as in the header, as declared \(a, text"):
+        load(**config | {"header": ["a", "text"], "keep": {}, "columns": {}})
+    with pytest.raises(InputError, match=r"no column 'part' \(asked for in keep\)"):
+        load(**config | {"keep": {"part": ["0"]}})
+    with pytest.raises(InputError, match=r"header=\['a', 'a'\] names a column twice"):
+        load(**config | {"header": ["a", "a"]})
+    (workdir / "rows.jsonl").write_text('{"text": "a", "label": 1}\n')
+    with pytest.raises(InputError, match=r"'rows.jsonl' is jsonl, which names its columns; remove header"):
+        load(source="rows.jsonl", header=["text", "label"])

@@ -14,7 +14,7 @@ from typer.main import get_command
 from modularity.cli import app
 from modularity.config import apply_overrides, validate_config
 from modularity.data import FunctionConfig
-from modularity.pipelines import EmergentModularityConfig
+from modularity.pipelines import EmergentModularityConfig, PerturbationConfig
 from modularity.pretraining import PretrainConfig
 
 REPO = Path(__file__).parent.parent.parent
@@ -115,9 +115,13 @@ def test_named_overrides_are_valid(document: Path) -> None:
     values = {"model": {"name": "x"}, "functions": [{"name": "a", "source": "a.jsonl"}]}
     overrides = [text.rstrip(".,;:)") for text in OVERRIDE.findall(document.read_text()) if text != "key=value"]
     for override in overrides:
-        of_training = override.partition("=")[0] in PretrainConfig.model_fields
-        config = PretrainConfig if of_training else EmergentModularityConfig
-        validate_config(config, apply_overrides({} if of_training else values, [override]))
+        key = override.partition("=")[0].partition(".")[0]
+        if key in EmergentModularityConfig.model_fields:
+            validate_config(EmergentModularityConfig, apply_overrides(values, [override]))
+        elif key in PerturbationConfig.model_fields:
+            validate_config(PerturbationConfig, apply_overrides({"source": "runs/x"}, [override]))
+        else:
+            validate_config(PretrainConfig, apply_overrides({}, [override]))
 
 
 def test_no_path_of_a_machine_is_in_the_project() -> None:

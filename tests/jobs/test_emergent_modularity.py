@@ -89,3 +89,27 @@ def test_runs_with_the_functions_of_a_file(
     run = open_run(str(tmp_path / "run"))
     assert (run.manifest.state, run.functions()) == ("finished", ("topics",))
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_glue_is_added_to_the_functions_of_a_file(
+    tiny_job: EmergentModularityConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {"cola": ["sentence"], "sst2": ["sentence"], "mnli": ["premise", "hypothesis"]}
+    columns |= {"mrpc": ["sentence1", "sentence2"], "rte": ["sentence1", "sentence2"]}
+    columns |= {"qnli": ["question", "sentence"], "qqp": ["question1", "question2"]}
+    for task, names in columns.items():
+        rows = [
+            {name: f"{name} {n}" for name in names} | {"label": n % (3 if task == "mnli" else 2)} for n in range(24)
+        ]
+        (tmp_path / task).mkdir()
+        path = tmp_path / task / ("validation_matched.jsonl" if task == "mnli" else "validation.jsonl")
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "functions.yaml"
+    path.write_text(yaml.safe_dump({"functions": tiny_job.as_json()["functions"][1:]}))
+    settings = ("--set", "runtime.executor=inprocess", "--set", "experts.n_experts=4", "--plan")
+    for arguments, n_examples in (((), 7 * 24), (("--functions", path), None)):
+        assert call("--model", tiny_job.model.name, "--glue", tmp_path, *arguments, *settings) == 0
+        said = capsys.readouterr().out
+        assert n_examples is None or f"examples   {n_examples} (" in said
+    assert call("--model", tiny_job.model.name, "--glue", tmp_path / "none", *settings) == 2
+    assert "none/cola/validation*' matches no file" in capsys.readouterr().err

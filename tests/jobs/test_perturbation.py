@@ -59,3 +59,24 @@ def test_wrong_input_is_named(source: Run, tmp_path: Path, capsys: pytest.Captur
     assert "words.yaml" in said
     assert "strength: unknown key; did you mean 'strengths'?" in said
     assert "--set: noises.1='loud'" in said
+
+
+def test_words_are_those_of_the_run_where_none_are_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: Run
+) -> None:
+    assert call("--run", source.uri, "--out", tmp_path / "run", "--plan") == 2
+    assert "label_words: none are given, and the functions of the run have them for 0 sub-functions (none); two" in (
+        capsys.readouterr().err
+    )
+    config = tiny.source_job(tmp_path, tiny.checkpoint(tmp_path / "m", shared=False))
+    function = config.functions[0].as_json() | {"label_words": {name: list(each) for name, each in tiny.WORDS.items()}}
+    with_words = tiny_jobs.run(config.replace(functions=[function]), tmp_path / "source")
+    overrides = [part for name, value in {"strengths": "[0.25]", "noises": "[zero]", "seeds": "[0]",
+                 "rankings": "[single]", "runtime.executor": "inprocess", "runtime.cpus_per_worker": "1"}.items()
+                 for part in ("--set", f"{name}={value}")]  # fmt: skip
+    assert call("--run", with_words.uri, "--out", tmp_path / "run", *overrides) == 0
+    run = open_run(str(tmp_path / "run"))
+    assert run.manifest.config["label_words"] == {f"tasks/{name}": list(each) for name, each in tiny.WORDS.items()}
+    assert len(tiny_jobs.rows_of(run, "dissociation")) > 0
+    assert call("--run", with_words.uri, "--out", tmp_path / "run", *overrides) == 0
+    assert "nothing to do" in capsys.readouterr().err

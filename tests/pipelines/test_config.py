@@ -52,6 +52,8 @@ def test_capture_alone_takes_any_site_and_pooling() -> None:
 def test_runtime_and_allowance_do_not_change_the_results() -> None:
     base = config()
     assert config(runtime={"workers": 7}, allowance={"hours": 1}).result_digest() == base.result_digest()
+    words = [{**function.as_json(), "label_words": {"a": ["yes", "no"]}} for function in base.functions]
+    assert config(functions=words).result_digest() == base.result_digest()
     assert config(experts={"seed": 1}).result_digest() != base.result_digest()
     assert config(variant="paper").result_digest() != base.result_digest()
 

@@ -136,3 +136,15 @@ def test_a_run_to_reuse_must_be_there_and_another_one(
 def test_a_refusal_of_other_analyses_names_the_way(config: EmergentModularityConfig, finished: Run) -> None:
     with pytest.raises(IdentityError, match="only analyses differ: another --out with --reuse"):
         tiny_jobs.run(changed(config, experts={"fdr": 0.2}), finished.uri)
+
+
+def test_label_words_are_added_without_computing_anything_again(
+    paper_config: EmergentModularityConfig, paper_run: Run, tmp_path: Path, computed: Counts
+) -> None:
+    functions = paper_config.as_json()["functions"]
+    name = str(paper_run.results(functions[0]["name"])["subfunction"].values[0])
+    functions[0]["label_words"] = {name: ["yes", "no"]}
+    run = reused(paper_config.replace(functions=functions), paper_run, tmp_path / "run")
+    assert not any(computed[kind] for kind in ("capture", "partition", "predictivity"))
+    assert run.manifest.config["functions"][0]["label_words"] == {name: ["yes", "no"]}
+    assert run.manifest.identity["data"] == paper_run.manifest.identity["data"]

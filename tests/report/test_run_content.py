@@ -10,6 +10,7 @@ from scipy.stats import false_discovery_control
 from modularity.report import render_report, report_content
 from modularity.report.figures import figures
 from modularity.store import create_run, open_run
+from modularity.types import content_digest
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,17 @@ def only(run, folder, *kinds):
     copy = open_run(str(folder))
     copy.update(state="running")
     return open_run(str(folder))
+
+
+def test_sources_of_parts_are_shown(tiny_run, tmp_path):
+    copy = shutil.copytree(tiny_run.uri, tmp_path / "run")
+    manifest = json.loads((copy / "run.json").read_text())
+    function = manifest["config"]["functions"][0]
+    function["source"], function["parts"] = None, {"a": {"source": "a.jsonl"}, "b": {"source": ["b.jsonl"]}}
+    manifest["config_digest"] = content_digest(manifest["config"])
+    (copy / "run.json").write_text(json.dumps(manifest))
+    shown = report_content(open_run(str(copy))).functions[0].source
+    assert json.loads(shown) == {"a": "a.jsonl", "b": ["b.jsonl"]}
 
 
 def test_summary_and_functions(content, tiny_run):
