@@ -56,8 +56,8 @@ class Manifest(Config):
         )
 
     def to_bytes(self) -> bytes:
-        """Content of `run.json`."""
-        return (json.dumps(self.as_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        """Content of `run.json`; keys stay in order, as parts and contrasts of functions depend on it."""
+        return (json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def utc_now() -> str:

@@ -138,7 +138,7 @@ def write_scan(uri: str | os.PathLike[str], record: ScanRecord) -> ScanRecord:
     """Write the record, with the time; only the coordinator of the scan calls it."""
     stamp = utc_now()
     stamped = record.model_copy(update={"created": record.created or stamp, "updated": stamp})
-    text = json.dumps(stamped.as_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(stamped.as_json(), indent=2, ensure_ascii=False) + "\n"
     open_space(uri).write(SCAN_PATH, text.encode())
     return stamped
 

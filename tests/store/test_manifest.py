@@ -14,6 +14,13 @@ def test_round_trip():
     assert recorded.created.endswith("+00:00")
 
 
+def test_the_order_of_keys_is_kept():
+    """Sub-functions come in the order in which contrasts and parts are declared."""
+    labels = {"neutral": 1, "entailment": 2}
+    read = parse_manifest(manifest(config={"labels": labels}).to_bytes(), "run.json")
+    assert list(read.config["labels"]) == ["neutral", "entailment"]
+
+
 def test_every_difference_is_listed_with_both_values():
     old = manifest()
     new = manifest(
