@@ -6,6 +6,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from modularity.pipelines.activity_partition import partition_by_activity
+from modularity.pipelines.agreement_step import compare_partitions
 from modularity.pipelines.config import ExpertsConfig, OverlapConfig, PredictivityConfig, Variant
 from modularity.pipelines.experts_step import bring_experts_together
 from modularity.pipelines.overlap_step import compare_functions
@@ -32,7 +34,7 @@ class AnalysisWorkerFactory:
 
 
 class AnalysisWorker:
-    """Runs `predictivity`, `summary`, `experts` and `overlap` items."""
+    """Runs `predictivity`, `activity_partition`, `summary`, `experts`, `agreement` and `overlap` items."""
 
     def __init__(self, settings: AnalysisWorkerFactory) -> None:
         self._settings = settings
@@ -52,6 +54,10 @@ class AnalysisWorker:
             ),
             "summary": lambda item: summarise_function(run, item, settings.predictivity, variant=settings.variant),
             "experts": lambda item: bring_experts_together(run, item, settings.experts, variant=settings.variant),
+            "activity_partition": lambda item: partition_by_activity(
+                run, item, settings.experts, n_threads=settings.n_threads
+            ),
+            "agreement": lambda item: compare_partitions(run, item, settings.experts),
             "overlap": lambda item: compare_functions(run, item, settings.overlap),
         }
         return steps[kind]

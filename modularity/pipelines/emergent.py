@@ -213,8 +213,9 @@ def _work(start: _Start, executor: Executor, out: str, *, quiet: bool, only: tup
             ("reduce", job.reductions.reduce_items, model_worker, True),
             ("partition", job.partition_items(), model_worker, True),
             ("predictivity", job.predictivity_items(), analysis_worker, False),
-            ("bring together", job.summary_items(), analysis_worker, False),
             *_reduction_steps(out, job, n_threads),
+            ("partition by activity", job.activity_items(), analysis_worker, False),
+            ("bring together", job.summary_items(), analysis_worker, False),
         ]
         run.update(state="running")
         for label, items, factory, uses_model in steps:

@@ -123,7 +123,9 @@ def create_partition(run: Run, shape: SiteShape, config: ExpertsConfig) -> None:
         PARTITION,
         sizes=sizes,
         arrays={
-            "expert": ResultArray(("partition", "layer", "neuron"), "int32", {"layer": 1}, {"long_name": "expert"})
+            "expert": ResultArray(
+                ("partition", "layer", "neuron"), "int32", {"partition": 1, "layer": 1}, {"long_name": "expert"}
+            )
         },
         coordinates={
             "partition": (("partition",), np.asarray(config.methods, dtype=str)),

@@ -139,6 +139,25 @@ class Heatmap:
 
 
 @dataclass(frozen=True, eq=False)
+class AgreementMatrix:
+    """Agreement of every two partitions of the neurons of each layer."""
+
+    pairs: tuple[str, ...]
+    layers: tuple[int, ...]
+    value_YL: FloatArray
+    """Adjusted Rand index, 0 at chance."""
+    q_value_YL: FloatArray
+    """Corrected permutation p over all cells."""
+    null_sd: float
+    """Largest standard deviation of the index under permutation."""
+    n_permutations: int
+
+    def __post_init__(self) -> None:
+        for name in ("value_YL", "q_value_YL"):
+            _set(self, name, (len(self.pairs), len(self.layers)))
+
+
+@dataclass(frozen=True, eq=False)
 class OverlapMatrix:
     """Shared top neurons of every pair, averaged over layers (Emergent Modularity, Fig. 1 right)."""
 
@@ -377,6 +396,7 @@ class ReportContent:
     function_expert_curves: tuple[ExpertCurve, ...] = ()
     """As `expert_curves`, of the functions as wholes: the lists of their sub-functions together."""
     expert_maps: tuple[ExpertMap, ...] = ()
+    agreement: AgreementMatrix | None = None
     sensitivity: tuple[SensitivityCurve, ...] = ()
     neurons: tuple[TopNeuron, ...] = ()
     metric: str = "normalised AP"

@@ -20,7 +20,7 @@ from modularity.report.content import (
     SubFunction,
     TopNeuron,
 )
-from modularity.report.run_experts import expert_curves, expert_maps, sensitivity_curves
+from modularity.report.run_experts import agreement_matrix, expert_curves, expert_maps, sensitivity_curves
 from modularity.report.run_function_experts import function_expert_curves
 from modularity.report.run_notes import run_notes
 from modularity.report.run_perturbation import JOB as PERTURBATION
@@ -51,6 +51,7 @@ def report_content(run: Run) -> ReportContent:
         expert_curves=tuple(curve for name in functions for curve in expert_curves(run, tables, name)),
         function_expert_curves=tuple(c for name in functions for c in function_expert_curves(run, tables, name)),
         expert_maps=tuple(expert_maps(run, tables)),
+        agreement=agreement_matrix(tables),
         sensitivity=tuple(curve for name in functions for curve in sensitivity_curves(tables, name)),
         neurons=tuple(_neurons(run, tables)),
         held_out=run.manifest.config["variant"] == "corrected",

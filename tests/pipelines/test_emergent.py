@@ -68,6 +68,11 @@ TABLES = {
         "overlap_labels p_labels n_top_labels",
     ),
     "overlap_layers": (12, f"{PAIR_COLUMNS} layer top_overlap jaccard rank_correlation chance"),
+    "partition_agreement": (
+        2 * 6,
+        "layer partition_a partition_b adjusted_rand adjusted_mutual_information null_mean null_sd p_value n_neurons "
+        "n_permutations q_value",
+    ),
     "overlap_functions": (
         3,
         "function_a function_b top_overlap chance null_mean null_sd p_above p_below within_minus_between "
