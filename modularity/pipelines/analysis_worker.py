@@ -12,6 +12,7 @@ from modularity.pipelines.config import ExpertsConfig, OverlapConfig, Predictivi
 from modularity.pipelines.experts_step import bring_experts_together
 from modularity.pipelines.overlap_step import compare_functions
 from modularity.pipelines.predictivity_step import rank_block
+from modularity.pipelines.random_control import record_control
 from modularity.pipelines.summary_step import summarise_function
 from modularity.store import Run, open_run
 from modularity.types import WorkItem
@@ -58,6 +59,7 @@ class AnalysisWorker:
                 run, item, settings.experts, n_threads=settings.n_threads
             ),
             "agreement": lambda item: compare_partitions(run, item, settings.experts),
+            "random_control": lambda item: record_control(run, item),
             "overlap": lambda item: compare_functions(run, item, settings.overlap),
         }
         return steps[kind]

@@ -106,6 +106,14 @@ class Allowance(Config):
     """Estimated time; None: not limited."""
 
 
+class ControlsConfig(Config):
+    """Other models that the study is repeated on."""
+
+    random_weights: bool = False
+    """Also rank the neurons of the same architecture with random weights (`model.seed`), on the same examples (card
+    A2): a second run in the folder `random_weights` of the run, and the table `random_init_predictivity`."""
+
+
 class EmergentModularityConfig(Config):
     """Do neurons and experts specialise in functions? Zhang Z. et al. 2023, arXiv 2305.18390."""
 
@@ -130,6 +138,8 @@ class EmergentModularityConfig(Config):
     """Partitions and functional experts."""
     overlap: OverlapConfig = OverlapConfig()
     """Overlap of functions."""
+    controls: ControlsConfig = ControlsConfig()
+    """Models to compare with."""
     store_text: bool = True
     """Keep the texts in the run, so that the report can show examples."""
     allowance: Allowance = Allowance()
@@ -159,6 +169,12 @@ class EmergentModularityConfig(Config):
             problems.append(
                 "experts.methods has 'profile' in variant 'paper', where all examples choose and test: experts by "
                 "predictivity are then functional by construction; use variant 'corrected', or leave 'profile' away"
+            )
+        if self.controls.random_weights and self.model.weights == "random":
+            problems.append("controls.random_weights: the model itself has random weights; set one of the two")
+        if self.controls.random_weights and "predictivity" not in self.analyses:
+            problems.append(
+                f"controls.random_weights needs 'predictivity', and analyses={list(self.analyses)} lacks it"
             )
         problems += self._reduction_problems()
         for function in self.functions:

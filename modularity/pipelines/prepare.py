@@ -128,6 +128,8 @@ class PreparedJob:
         ]
         if "experts" in analyses and len(self.config.experts.methods) > 1:
             items.append(WorkItem.of("agreement"))
+        if self.config.controls.random_weights:
+            items.append(WorkItem.of("random_control"))
         return items + ([WorkItem.of("overlap")] if "overlap" in analyses else [])
 
 

@@ -50,6 +50,10 @@ class ScanConfig(EmergentModularityConfig):
                 f"experts.from_run={self.experts.from_run!r}: a scan chooses the checkpoint whose partition all others "
                 "use; name it with scan.partition_of"
             )
+        if self.controls.random_weights:
+            raise ValueError(
+                "controls.random_weights is for single runs: a scan has an early checkpoint to compare with"
+            )
         active = [method for method in self.experts.methods if method in ACTIVITY_METHODS]
         if active:
             raise ValueError(

@@ -30,6 +30,11 @@ def curve_caption(curves: Sequence[FunctionCurve], metric: str, scored_on: str =
         f"{capital(metric)} (0 is a constant neuron, 1 perfect separation) of the best neuron of each layer. "
         f"Neurons are chosen on selection examples and scored on {scored_on}. "
     )
+    if any(curve.random_L is not None for curve in curves):
+        text += (
+            "Random weights: the best neurons of an untrained model of this architecture, chosen and scored on the "
+            "same examples; their own permuted labels are in the table random_init_predictivity. "
+        )
     if scored_on.startswith("held-out") and any(curve.selection_L is not None for curve in curves):
         text += (
             "The null is that of the maximum on selection examples and is to be compared with the open circles; "

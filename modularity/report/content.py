@@ -104,9 +104,24 @@ class FunctionCurve:
     """Max-statistic p over the neurons of each layer."""
     p_value: float | None = None
     """Max-statistic p over the neurons of all layers."""
+    random_L: FloatArray | None = None
+    """As `best_L`, of the same architecture with random weights on the same examples."""
+    random_p_value_L: FloatArray | None = None
+    """As `p_value_L`, of these."""
 
     def __post_init__(self) -> None:
-        arrays = ("best_L", "low_L", "high_L", "null_L", "null_high_L", "null_low_L", "selection_L", "p_value_L")
+        arrays = (
+            "best_L",
+            "low_L",
+            "high_L",
+            "null_L",
+            "null_high_L",
+            "null_low_L",
+            "selection_L",
+            "p_value_L",
+            "random_L",
+            "random_p_value_L",
+        )
         for name in arrays:
             _set(self, name, (len(self.layers),))
 

@@ -128,7 +128,14 @@ def _curves(tables: RunTables, function: str) -> Iterator[FunctionCurve]:
     def column(name: str) -> np.ndarray:
         return np.array([row[name] for row in rows], dtype=np.float64)
 
+    random = sorted(tables.rows("random_init_predictivity", function=function), key=lambda row: row["layer"])
+
+    def of_random(name: str) -> np.ndarray | None:
+        return np.array([row[name] for row in random], dtype=np.float64) if random else None
+
     yield FunctionCurve(
+        random_L=of_random("normalised_evaluation"),
+        random_p_value_L=of_random("p_value"),
         function=function,
         layers=tuple(row["layer"] for row in rows),
         best_L=column("normalised_evaluation"),
