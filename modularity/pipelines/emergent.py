@@ -359,7 +359,8 @@ def _allocate(run: Run, job: PreparedJob) -> None:
     shape = job.analysed
     if shape is None or not config.analyses:
         return
-    n_listed = listed_neurons(shape, config.experts) if "experts" in config.analyses else 0
+    overlap = config.overlap if "overlap" in config.analyses else None
+    n_listed = listed_neurons(shape, config.experts, overlap) if "experts" in config.analyses else 0
     for function in job.functions:
         create_predictivity(run, function, shape, config.predictivity, n_listed=n_listed)
     if "experts" in config.analyses:

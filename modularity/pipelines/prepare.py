@@ -306,7 +306,8 @@ def _result_bytes(job: PreparedJob) -> int:
         return 0
     with_experts = "experts" in config.analyses
     partition = partition_bytes(shape, config.experts) if with_experts else 0
-    n_listed = listed_neurons(shape, config.experts) if with_experts else 0
+    overlap = config.overlap if "overlap" in config.analyses else None
+    n_listed = listed_neurons(shape, config.experts, overlap) if with_experts else 0
     return partition + sum(
         predictivity_bytes(len(function.subfunctions), shape, config.predictivity, n_listed=n_listed)
         for function in job.functions
@@ -333,7 +334,7 @@ def _analysis_bytes(job: PreparedJob) -> int:
     if "experts" not in job.config.analyses:
         return ranking
     n_subfunctions = max(len(function.subfunctions) for function in job.functions)
-    lists = 8 * n_permutations * n_subfunctions * listed_neurons(shape, job.config.experts)
+    lists = 8 * n_permutations * n_subfunctions * listed_neurons(shape, job.config.experts, job.config.overlap)
     n_blocks = -(-max(shape.widths) // job.config.predictivity.neurons_per_item)
     experts = job.config.experts
     counts = 4 * n_permutations * n_subfunctions * len(shape.layers) * experts.n_experts * len(experts.methods)
