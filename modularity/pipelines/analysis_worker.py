@@ -6,10 +6,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from modularity.pipelines.activity_partition import partition_by_activity
+from modularity.pipelines.agreement_step import compare_partitions
 from modularity.pipelines.config import ExpertsConfig, OverlapConfig, PredictivityConfig, Variant
 from modularity.pipelines.experts_step import bring_experts_together
 from modularity.pipelines.overlap_step import compare_functions
 from modularity.pipelines.predictivity_step import rank_block
+from modularity.pipelines.random_control import record_control
 from modularity.pipelines.summary_step import summarise_function
 from modularity.store import Run, open_run
 from modularity.types import WorkItem
@@ -32,7 +35,7 @@ class AnalysisWorkerFactory:
 
 
 class AnalysisWorker:
-    """Runs `predictivity`, `summary`, `experts` and `overlap` items."""
+    """Runs `predictivity`, `activity_partition`, `summary`, `experts`, `agreement` and `overlap` items."""
 
     def __init__(self, settings: AnalysisWorkerFactory) -> None:
         self._settings = settings
@@ -52,6 +55,11 @@ class AnalysisWorker:
             ),
             "summary": lambda item: summarise_function(run, item, settings.predictivity, variant=settings.variant),
             "experts": lambda item: bring_experts_together(run, item, settings.experts, variant=settings.variant),
+            "activity_partition": lambda item: partition_by_activity(
+                run, item, settings.experts, n_threads=settings.n_threads
+            ),
+            "agreement": lambda item: compare_partitions(run, item, settings.experts),
+            "random_control": lambda item: record_control(run, item),
             "overlap": lambda item: compare_functions(run, item, settings.overlap),
         }
         return steps[kind]

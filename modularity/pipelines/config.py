@@ -13,7 +13,9 @@ from modularity.runtime import RuntimeConfig
 
 Variant = Literal["corrected", "paper"]
 Analysis = Literal["predictivity", "experts", "overlap"]
-PartitionMethod = Literal["balanced", "native", "random", "unbalanced", "shuffled"]
+PartitionMethod = Literal["balanced", "native", "random", "unbalanced", "shuffled", "coactivation", "profile"]
+ACTIVITY_METHODS: tuple[PartitionMethod, ...] = ("coactivation", "profile")
+"""Partitions by what neurons do on the data of the job; the others are made from weights alone."""
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -41,7 +43,10 @@ class ExpertsConfig(Config):
     """Experts of each layer; must divide the neurons of every layer, and be the model's own number for `native`."""
     methods: tuple[PartitionMethod, ...] = ("balanced", "random", "unbalanced", "shuffled")
     """`balanced`, or `native` in a mixture model, is the partition of the study; the others are its controls. `native`
-    are the model's own experts: of the captured layers each must have some (`capture.layers`)."""
+    are the model's own experts: of the captured layers each must have some (`capture.layers`). `coactivation` (needs
+    pymetis) cuts the graph of neurons that are active together: on tokens if `reductions.kinds` has `co_activation`,
+    else in stored rows. `profile` groups neurons by what they predict on evaluation rows, and is tested on selection
+    rows; there is none in variant `paper`, where all rows are both."""
     from_run: str | None = None
     """Run whose partitions are taken over, by every method: one partition for all checkpoints of a model (card A8). A
     URI, or a path relative to this run such as `../step143000`; None: the run partitions its own neurons."""
@@ -66,6 +71,15 @@ class ExpertsConfig(Config):
             raise ValueError(
                 f"methods={list(self.methods)} lacks 'balanced', the partition that the others control for; in a "
                 f"mixture model it may be 'native'"
+            )
+        twice = sorted({method for method in self.methods if self.methods.count(method) > 1})
+        if twice:
+            raise ValueError(f"methods={list(self.methods)} names {', '.join(twice)} twice; name each method once")
+        active = [method for method in self.methods if method in ACTIVITY_METHODS]
+        if active and self.from_run is not None:
+            raise ValueError(
+                f"methods={list(self.methods)} has {' and '.join(active)}, made from a run's own activations, and "
+                f"from_run={self.from_run!r} takes partitions over; leave one of the two away"
             )
         return self
 
@@ -92,6 +106,14 @@ class Allowance(Config):
     """Estimated time; None: not limited."""
 
 
+class ControlsConfig(Config):
+    """Other models that the study is repeated on."""
+
+    random_weights: bool = False
+    """Also rank the neurons of the same architecture with random weights (`model.seed`), on the same examples (card
+    A2): a second run in the folder `random_weights` of the run, and the table `random_init_predictivity`."""
+
+
 class EmergentModularityConfig(Config):
     """Do neurons and experts specialise in functions? Zhang Z. et al. 2023, arXiv 2305.18390."""
 
@@ -116,6 +138,8 @@ class EmergentModularityConfig(Config):
     """Partitions and functional experts."""
     overlap: OverlapConfig = OverlapConfig()
     """Overlap of functions."""
+    controls: ControlsConfig = ControlsConfig()
+    """Models to compare with."""
     store_text: bool = True
     """Keep the texts in the run, so that the report can show examples."""
     allowance: Allowance = Allowance()
@@ -141,6 +165,17 @@ class EmergentModularityConfig(Config):
             problems.append(f"analyses={list(self.analyses)} lacks 'predictivity', which the others are computed from")
         if self.analyses and not any(site.rpartition("/")[2] == "ffn.neurons" for site in self.capture.sites):
             problems.append(f"capture.sites={list(self.capture.sites)} lacks ffn.neurons, which this study analyses")
+        if self.variant == "paper" and "profile" in self.experts.methods:
+            problems.append(
+                "experts.methods has 'profile' in variant 'paper', where all examples choose and test: experts by "
+                "predictivity are then functional by construction; use variant 'corrected', or leave 'profile' away"
+            )
+        if self.controls.random_weights and self.model.weights == "random":
+            problems.append("controls.random_weights: the model itself has random weights; set one of the two")
+        if self.controls.random_weights and "predictivity" not in self.analyses:
+            problems.append(
+                f"controls.random_weights needs 'predictivity', and analyses={list(self.analyses)} lacks it"
+            )
         problems += self._reduction_problems()
         for function in self.functions:
             if self.analyses and function.pooling.kind in ("none", "positions"):

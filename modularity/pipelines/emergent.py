@@ -7,7 +7,7 @@ starts a run, resumes an interrupted one, and leaves a finished one as it is.
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -20,6 +20,7 @@ from modularity.pipelines.model_worker import ModelWorkerFactory
 from modularity.pipelines.place import attempt, check_recorded, raise_all, recorded_config, run_at, software_identity
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import PreparedJob, count_items, make_plan, prepare
+from modularity.pipelines.random_control import control_config, control_uri, with_control
 from modularity.pipelines.reduction_layout import create_reductions, label_vectors
 from modularity.pipelines.reduction_step import ReductionWorkerFactory
 from modularity.pipelines.reuse import check_source, check_source_identity, reusable, reuse_text, source_run
@@ -113,10 +114,15 @@ def _check_place(recorded: Run, config: EmergentModularityConfig, data: dict[str
 
 
 def _plan(start: _Start) -> Plan:
-    if start.source is None:
-        return make_plan(start.job)
-    items = reusable(start.job, start.source)
-    return make_plan(start.job, reused=items, reuse=reuse_text(items, start.source))
+    job, source = start.job, start.source
+    if source is None:
+        plan = make_plan(job)
+    else:
+        items = reusable(job, source)
+        plan = make_plan(job, reused=items, reuse=reuse_text(items, source))
+    if not job.config.controls.random_weights:
+        return plan
+    return with_control(plan, make_plan(replace(job, config=control_config(job.config))))
 
 
 def run_job(config: EmergentModularityConfig, out: str, *, reuse: str | None = None, quiet: bool = False) -> Outcome:
@@ -213,13 +219,16 @@ def _work(start: _Start, executor: Executor, out: str, *, quiet: bool, only: tup
             ("reduce", job.reductions.reduce_items, model_worker, True),
             ("partition", job.partition_items(), model_worker, True),
             ("predictivity", job.predictivity_items(), analysis_worker, False),
-            ("bring together", job.summary_items(), analysis_worker, False),
             *_reduction_steps(out, job, n_threads),
+            ("partition by activity", job.activity_items(), analysis_worker, False),
+            ("bring together", job.summary_items(), analysis_worker, False),
         ]
         run.update(state="running")
         for label, items, factory, uses_model in steps:
             if only is not None and label not in only:
                 continue
+            if label == "bring together" and config.controls.random_weights:
+                run_with(control_config(config), control_uri(run.uri), executor)
             _run_step(run, executor, label, items, factory, uses_model=uses_model, quiet=quiet)
     except KeyboardInterrupt:
         run.update(state="interrupted", notes={"failure": None})
@@ -350,7 +359,8 @@ def _allocate(run: Run, job: PreparedJob) -> None:
     shape = job.analysed
     if shape is None or not config.analyses:
         return
-    n_listed = listed_neurons(shape, config.experts) if "experts" in config.analyses else 0
+    overlap = config.overlap if "overlap" in config.analyses else None
+    n_listed = listed_neurons(shape, config.experts, overlap) if "experts" in config.analyses else 0
     for function in job.functions:
         create_predictivity(run, function, shape, config.predictivity, n_listed=n_listed)
     if "experts" in config.analyses:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from modularity.data import FunctionData
-from modularity.pipelines.config import ExpertsConfig, PredictivityConfig
+from modularity.pipelines.config import ExpertsConfig, OverlapConfig, PredictivityConfig
 from modularity.store import ResultArray, Run
 from modularity.types import PARTITION, SiteShape
 
@@ -36,9 +36,13 @@ _BLOCK_DIMS = ("subfunction", "layer", "block", "permutation")
 NEURON_DIMS = ("subfunction", "layer", "neuron")
 
 
-def listed_neurons(shape: SiteShape, config: ExpertsConfig) -> int:
-    """Best neurons of a block that are kept for each permutation: as many as a top list of the widest layer has."""
-    return max(1, int(config.top_fraction * max(shape.widths)))
+def listed_neurons(shape: SiteShape, config: ExpertsConfig, overlap: OverlapConfig | None = None) -> int:
+    """Best neurons of a block that are kept for each permutation: as many as a top list of the widest layer has.
+
+    With `overlap`, the larger of the lists for experts and for shared neurons.
+    """
+    fraction = max(config.top_fraction, 0.0 if overlap is None else overlap.top_fraction)
+    return max(1, int(fraction * max(shape.widths)))
 
 
 def predictivity_bytes(n_subfunctions: int, shape: SiteShape, config: PredictivityConfig, *, n_listed: int = 0) -> int:
@@ -123,7 +127,9 @@ def create_partition(run: Run, shape: SiteShape, config: ExpertsConfig) -> None:
         PARTITION,
         sizes=sizes,
         arrays={
-            "expert": ResultArray(("partition", "layer", "neuron"), "int32", {"layer": 1}, {"long_name": "expert"})
+            "expert": ResultArray(
+                ("partition", "layer", "neuron"), "int32", {"partition": 1, "layer": 1}, {"long_name": "expert"}
+            )
         },
         coordinates={
             "partition": (("partition",), np.asarray(config.methods, dtype=str)),

@@ -31,7 +31,7 @@ from modularity.models import (
     compute_threads,
     load_model,
 )
-from modularity.pipelines.config import ExpertsConfig, PartitionMethod
+from modularity.pipelines.config import ACTIVITY_METHODS, ExpertsConfig, PartitionMethod
 from modularity.pipelines.native_experts import count_routing
 from modularity.pipelines.reduction_step import reduce_part
 from modularity.pipelines.reductions_config import ReductionsConfig
@@ -161,21 +161,25 @@ class ModelWorker:
         )
 
     def _partition(self, item: WorkItem) -> dict[str, Any]:
-        """Experts of the neurons of one layer, by every method of the config."""
+        """Experts of the neurons of one layer, by every method of the config that needs weights alone."""
         run, config = self._opened_run(), self._spec.experts
         stack: StackName = item.text("stack")  # type: ignore[assignment]  # made from a Site
         layer = item.integer("layer")
         rows_FD = normalise_rows(self._model.sites.ffn_input_weights(stack, layer))
         width = run.results(PARTITION, partial=True).sizes["neuron"]
-        labels_MLF = np.full((len(config.methods), 1, width), -1, np.int32)
+        layers = run.results(PARTITION, partial=True)["layer"].values.tolist()
+        writes: list[ArrayWrite] = []
         for index, method in enumerate(config.methods):
+            if method in ACTIVITY_METHODS:
+                continue
             if method == "native":
                 labels_F = self._model.sites.native_partition(stack, layer)
             else:
                 labels_F = partition_neurons(rows_FD, method, config, layer=layer)
-            labels_MLF[index, 0, : len(rows_FD)] = labels_F
-        layers = run.results(PARTITION, partial=True)["layer"].values.tolist()
-        writes = run.write_result(PARTITION, {"expert": labels_MLF}, at={"layer": layers.index(layer)})
+            labels_MLF = np.full((1, 1, width), -1, np.int32)
+            labels_MLF[0, 0, : len(rows_FD)] = labels_F
+            at = {"partition": index, "layer": layers.index(layer)}
+            writes += run.write_result(PARTITION, {"expert": labels_MLF}, at=at)
         run.commit(item, arrays=writes)
         return {}
 

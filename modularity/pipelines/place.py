@@ -9,7 +9,7 @@ from modularity.pipelines.config import EmergentModularityConfig
 from modularity.store import Run, check_same_run, find_run, open_space
 
 IDENTIFYING_PACKAGES = ("modularity", "torch", "transformers")
-RESULTS_REVISION = 4
+RESULTS_REVISION = 5
 """Raised when the same config gives other numbers than before, so that no run mixes the two."""
 NOT_IDENTIFYING = ("runtime", "allowance")
 """Parts of the config that may change between two starts of one run."""

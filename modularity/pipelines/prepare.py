@@ -15,7 +15,9 @@ from modularity.capture import overhang, plan_memory, rows_per_item
 from modularity.data import FunctionData, TokenTable, load_functions, row_ranges, tokenise
 from modularity.errors import InputError, ModelError
 from modularity.models import ModelDescription, describe_model, load_tokenizer, uses_gpu
-from modularity.pipelines.config import EmergentModularityConfig
+from modularity.pipelines.activity_partition import coactivation_bytes
+from modularity.pipelines.config import ACTIVITY_METHODS, EmergentModularityConfig
+from modularity.pipelines.expert_problems import expert_problems, fraction_problems
 from modularity.pipelines.layout import listed_neurons, partition_bytes, predictivity_bytes
 from modularity.pipelines.native_experts import native_problems
 from modularity.pipelines.plan import Plan
@@ -106,6 +108,14 @@ class PreparedJob:
             for start, stop in row_ranges(max(shape.widths), block)
         ]
 
+    def activity_items(self) -> list[WorkItem]:
+        """One item for each layer and method that partitions neurons by what they do."""
+        shape = self.analysed
+        if shape is None or "experts" not in self.config.analyses:
+            return []
+        methods = [method for method in self.config.experts.methods if method in ACTIVITY_METHODS]
+        return [WorkItem.of("activity_partition", method=m, layer=layer) for m in methods for layer in shape.layers]
+
     def summary_items(self) -> list[WorkItem]:
         """Items that bring the layers of a function, or all functions, together."""
         analyses = self.config.analyses
@@ -116,6 +126,10 @@ class PreparedJob:
             if analysis in analyses
             for function in self.functions
         ]
+        if "experts" in analyses and len(self.config.experts.methods) > 1:
+            items.append(WorkItem.of("agreement"))
+        if self.config.controls.random_weights:
+            items.append(WorkItem.of("random_control"))
         return items + ([WorkItem.of("overlap")] if "overlap" in analyses else [])
 
 
@@ -133,7 +147,10 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
     shapes = _attempt(lambda: _captured_shapes(config, description), problems) if description is not None else None
     tokenizer = _attempt(lambda: load_tokenizer(config.model), problems) if description is not None else None
     if shapes is not None:
-        problems += [*_expert_problems(config, shapes), *_fraction_problems(config, shapes)]
+        problems += [
+            *expert_problems(config, _analysed(shapes)),
+            *fraction_problems(config, _analysed(shapes)),
+        ]
         if description is not None:
             problems += native_problems(config, _analysed(shapes), description)
             problems += reduction_problems(config.reductions, _analysed(shapes), description, functions or ())
@@ -159,7 +176,7 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
 def count_items(job: PreparedJob) -> dict[str, int]:
     """Number of work items of each kind."""
     items = [*job.capture_items(), *job.reductions.reduce_items, *job.partition_items(), *job.predictivity_items()]
-    items += [*job.summary_items(), *job.reductions.merge_items]
+    items += [*job.activity_items(), *job.summary_items(), *job.reductions.merge_items]
     return {kind: sum(item.kind == kind for item in items) for kind in dict.fromkeys(item.kind for item in items)}
 
 
@@ -259,38 +276,6 @@ def _analysed(shapes: Mapping[Site, SiteShape]) -> SiteShape | None:
     return next((shape for site, shape in shapes.items() if site.name == "ffn.neurons"), None)
 
 
-def _expert_problems(config: EmergentModularityConfig, shapes: Mapping[Site, SiteShape]) -> list[str]:
-    shape = _analysed(shapes)
-    if shape is None or "experts" not in config.analyses:
-        return []
-    n_experts = config.experts.n_experts
-    wrong = {layer: width for layer, width in zip(shape.layers, shape.widths) if width % n_experts}
-    if not wrong:
-        return []
-    layer, width = next(iter(wrong.items()))
-    divisors = sorted((n for n in range(2, width) if width % n == 0), key=lambda n: abs(n - n_experts))[:4]
-    return [
-        f"experts.n_experts={n_experts} does not divide the {width} neurons of layer {layer}; "
-        f"the nearest numbers that do are {', '.join(map(str, sorted(divisors)))}"
-    ]
-
-
-def _fraction_problems(config: EmergentModularityConfig, shapes: Mapping[Site, SiteShape]) -> list[str]:
-    """Top fractions that hold not even one neuron of the narrowest layer."""
-    shape = _analysed(shapes)
-    if shape is None:
-        return []
-    width = min(shape.widths)
-    layer = shape.layers[shape.widths.index(width)]
-    fractions = {"experts": config.experts.top_fraction, "overlap": config.overlap.top_fraction}
-    return [
-        f"{step}.top_fraction={fraction} of the {width} neurons of layer {layer} is less than one neuron; "
-        f"expected at least {math.ceil(1e4 / width) / 1e4:g}"
-        for step, fraction in fractions.items()
-        if step in config.analyses and int(fraction * width) < 1
-    ]
-
-
 def _decoder_problems(
     description: ModelDescription, shapes: Mapping[Site, SiteShape], tables: Mapping[str, TokenTable]
 ) -> list[str]:
@@ -321,7 +306,8 @@ def _result_bytes(job: PreparedJob) -> int:
         return 0
     with_experts = "experts" in config.analyses
     partition = partition_bytes(shape, config.experts) if with_experts else 0
-    n_listed = listed_neurons(shape, config.experts) if with_experts else 0
+    overlap = config.overlap if "overlap" in config.analyses else None
+    n_listed = listed_neurons(shape, config.experts, overlap) if with_experts else 0
     return partition + sum(
         predictivity_bytes(len(function.subfunctions), shape, config.predictivity, n_listed=n_listed)
         for function in job.functions
@@ -348,11 +334,15 @@ def _analysis_bytes(job: PreparedJob) -> int:
     if "experts" not in job.config.analyses:
         return ranking
     n_subfunctions = max(len(function.subfunctions) for function in job.functions)
-    lists = 8 * n_permutations * n_subfunctions * listed_neurons(shape, job.config.experts)
+    lists = 8 * n_permutations * n_subfunctions * listed_neurons(shape, job.config.experts, job.config.overlap)
     n_blocks = -(-max(shape.widths) // job.config.predictivity.neurons_per_item)
     experts = job.config.experts
     counts = 4 * n_permutations * n_subfunctions * len(shape.layers) * experts.n_experts * len(experts.methods)
-    return max(ranking + 2 * lists, 5 * n_blocks * lists + 2 * counts)
+    pairs = 0
+    if "coactivation" in experts.methods:
+        counted = "co_activation" in job.config.reductions.kinds
+        pairs = coactivation_bytes(n_rows, max(shape.widths), counted=counted)
+    return max(ranking + 2 * lists, 5 * n_blocks * lists + 2 * counts, pairs)
 
 
 def _seconds(job: PreparedJob, reused: frozenset[WorkItem]) -> float:

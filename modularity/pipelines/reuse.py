@@ -79,7 +79,8 @@ def _settings(config: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 def _listed(config: Mapping[str, Any]) -> tuple[Any, ...]:
     """What else a ranking depends on: how many neurons are listed for the experts, and which half is ranked."""
-    return config["variant"], "experts" in config["analyses"], config["experts"]["top_fraction"]
+    overlap = config["overlap"]["top_fraction"] if "overlap" in config["analyses"] else None
+    return config["variant"], "experts" in config["analyses"], config["experts"]["top_fraction"], overlap
 
 
 def _subset(recorded: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:

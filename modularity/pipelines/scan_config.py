@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from modularity.config import Config, validate_config
-from modularity.pipelines.config import EmergentModularityConfig
+from modularity.pipelines.config import ACTIVITY_METHODS, EmergentModularityConfig
 from modularity.pipelines.revisions import Checkpoint
 from modularity.types import content_digest
 
@@ -49,6 +49,16 @@ class ScanConfig(EmergentModularityConfig):
             raise ValueError(
                 f"experts.from_run={self.experts.from_run!r}: a scan chooses the checkpoint whose partition all others "
                 "use; name it with scan.partition_of"
+            )
+        if self.controls.random_weights:
+            raise ValueError(
+                "controls.random_weights is for single runs: a scan has an early checkpoint to compare with"
+            )
+        active = [method for method in self.experts.methods if method in ACTIVITY_METHODS]
+        if active:
+            raise ValueError(
+                f"experts.methods has {' and '.join(active)}: a scan has one partition for all checkpoints, and these "
+                "depend on the activations of one; leave them away, or run `emergent_modularity` on single checkpoints"
             )
         return self
 

@@ -1,6 +1,7 @@
 """Results as one self-contained HTML page and as standalone figures; reads plain values only, never a store."""
 
 from modularity.report.content import (
+    AgreementMatrix,
     ExampleValue,
     ExpertControl,
     ExpertCurve,
@@ -28,6 +29,7 @@ from modularity.report.writing import REPORT, write_report
 
 __all__ = [
     "REPORT",
+    "AgreementMatrix",
     "ExampleValue",
     "ExpertControl",
     "ExpertCurve",

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modularity.report.content import ExpertCurve, ExpertMap, FunctionCurve, Heatmap, OverlapMatrix, SensitivityCurve
+from modularity.report.content import (
+    AgreementMatrix,
+    ExpertCurve,
+    ExpertMap,
+    FunctionCurve,
+    Heatmap,
+    OverlapMatrix,
+    SensitivityCurve,
+)
 from modularity.report.wording import capital, count, number, p_value, plural, significant
 
 INDEPENDENT = (
@@ -22,6 +30,11 @@ def curve_caption(curves: Sequence[FunctionCurve], metric: str, scored_on: str =
         f"{capital(metric)} (0 is a constant neuron, 1 perfect separation) of the best neuron of each layer. "
         f"Neurons are chosen on selection examples and scored on {scored_on}. "
     )
+    if any(curve.random_L is not None for curve in curves):
+        text += (
+            "Random weights: the best neurons of an untrained model of this architecture, chosen and scored on the "
+            "same examples; their own permuted labels are in the table random_init_predictivity. "
+        )
     if scored_on.startswith("held-out") and any(curve.selection_L is not None for curve in curves):
         text += (
             "The null is that of the maximum on selection examples and is to be compared with the open circles; "
@@ -54,6 +67,16 @@ def heatmap_caption(
         averaged = heatmap.row_names == heatmap.row_groups
         text += f" {INDEPENDENT.strip()}" if averaged else ""
     return text
+
+
+def agreement_caption(matrix: AgreementMatrix) -> str:
+    """Caption of the agreement of partitions."""
+    return (
+        "Adjusted Rand index of every two partitions of a layer's neurons: 1 when equal up to names of experts, "
+        f"0 on average when one is permuted over the neurons (s.d. at most {significant(matrix.null_sd)}, "
+        f"{matrix.n_permutations:,} permutations). A dot marks agreement beyond chance (q ≤ 0.05 over all cells); "
+        "with experts of this size an index may be small and yet beyond chance."
+    )
 
 
 def overlap_caption(matrix: OverlapMatrix) -> str:

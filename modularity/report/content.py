@@ -104,9 +104,24 @@ class FunctionCurve:
     """Max-statistic p over the neurons of each layer."""
     p_value: float | None = None
     """Max-statistic p over the neurons of all layers."""
+    random_L: FloatArray | None = None
+    """As `best_L`, of the same architecture with random weights on the same examples."""
+    random_p_value_L: FloatArray | None = None
+    """As `p_value_L`, of these."""
 
     def __post_init__(self) -> None:
-        arrays = ("best_L", "low_L", "high_L", "null_L", "null_high_L", "null_low_L", "selection_L", "p_value_L")
+        arrays = (
+            "best_L",
+            "low_L",
+            "high_L",
+            "null_L",
+            "null_high_L",
+            "null_low_L",
+            "selection_L",
+            "p_value_L",
+            "random_L",
+            "random_p_value_L",
+        )
         for name in arrays:
             _set(self, name, (len(self.layers),))
 
@@ -136,6 +151,25 @@ class Heatmap:
         for name in ("value_YL", "low_YL", "high_YL", "p_value_YL"):
             _set(self, name, (len(self.row_names), len(self.layers)))
         _same_length(self, "row_groups", self.row_groups, len(self.row_names))
+
+
+@dataclass(frozen=True, eq=False)
+class AgreementMatrix:
+    """Agreement of every two partitions of the neurons of each layer."""
+
+    pairs: tuple[str, ...]
+    layers: tuple[int, ...]
+    value_YL: FloatArray
+    """Adjusted Rand index, 0 at chance."""
+    q_value_YL: FloatArray
+    """Corrected permutation p over all cells."""
+    null_sd: float
+    """Largest standard deviation of the index under permutation."""
+    n_permutations: int
+
+    def __post_init__(self) -> None:
+        for name in ("value_YL", "q_value_YL"):
+            _set(self, name, (len(self.pairs), len(self.layers)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,6 +411,7 @@ class ReportContent:
     function_expert_curves: tuple[ExpertCurve, ...] = ()
     """As `expert_curves`, of the functions as wholes: the lists of their sub-functions together."""
     expert_maps: tuple[ExpertMap, ...] = ()
+    agreement: AgreementMatrix | None = None
     sensitivity: tuple[SensitivityCurve, ...] = ()
     neurons: tuple[TopNeuron, ...] = ()
     metric: str = "normalised AP"

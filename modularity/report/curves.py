@@ -68,6 +68,8 @@ def curve_plot(content: ReportContent) -> Plot:
     legend = [("line", f"best neuron on {content.scored_on}, {content.interval}")]
     if any(curve.selection_L is not None for curve in curves):
         legend.append(("open", "the same on selection examples"))
+    if any(curve.random_L is not None for curve in curves):
+        legend.append(("control2", "the same architecture with random weights, same examples"))
     legend += [("null", "best neuron under permuted labels (mean)"), ("band", "5–95 % of permutations")]
     if len(curves) > 1:
         legend.append(("other", "other functions"))
@@ -101,6 +103,9 @@ def _curve_panel(content: ReportContent, curve: FunctionCurve) -> Panel:
     series = [Series(_x(other), other.best_L, "other") for other in content.curves if other is not curve]
     series.append(Series(x, curve.null_L, "null"))
     series.append(Series(x, curve.best_L, "line", curve.low_L, curve.high_L, tips))
+    if curve.random_L is not None:
+        tips = tuple(_random_tip(content, curve, float(curve.random_L[i]), i) for i in positions)
+        series.append(Series(x, curve.random_L, "control2", tips=tips))
     if curve.selection_L is not None:
         tips = tuple(_selection_tip(curve, float(curve.selection_L[i]), i) for i in positions)
         series.append(Series(x, curve.selection_L, "open", tips=tips))
@@ -117,6 +122,13 @@ def _null_text(curve: FunctionCurve, index: int) -> str:
 def _selection_tip(curve: FunctionCurve, value: float, index: int) -> tuple[str, ...]:
     title = f"{curve.function} · layer {curve.layers[index]}"
     return title, f"on selection examples {number(value)}", _null_text(curve, index)
+
+
+def _random_tip(content: ReportContent, curve: FunctionCurve, value: float, index: int) -> tuple[str, ...]:
+    tip = [f"{curve.function} · layer {curve.layers[index]} · random weights", f"{content.metric} {number(value)}"]
+    if curve.random_p_value_L is not None:
+        tip.append(f"{p_value(float(curve.random_p_value_L[index]))} against its own permuted labels")
+    return tuple(tip)
 
 
 def _curve_tip(content: ReportContent, curve: FunctionCurve, index: int) -> tuple[str, ...]:

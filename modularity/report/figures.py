@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from modularity.report.captions import expert_map_caption, heatmap_caption, overlap_caption
-from modularity.report.content import ExpertMap, FloatArray, Heatmap, OverlapMatrix, ReportContent
+from modularity.report.captions import agreement_caption, expert_map_caption, heatmap_caption, overlap_caption
+from modularity.report.content import AgreementMatrix, ExpertMap, FloatArray, Heatmap, OverlapMatrix, ReportContent
 from modularity.report.curves import Plot, curve_plot, expert_plot, function_expert_plot, sensitivity_plot
 from modularity.report.grids import Grid, grid_figure
 from modularity.report.lines import line_figure
@@ -67,6 +67,7 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     found += [_overlap_figure(content, matrix) for matrix in content.overlaps]
     found += [_plot_figure(expert_plot(content))] if content.expert_curves else []
     found += [_plot_figure(function_expert_plot(content))] if content.function_expert_curves else []
+    found += [_agreement_figure(content.agreement)] if content.agreement is not None else []
     top = max((float(np.nanmax(_enrichment(each), initial=0)) for each in content.expert_maps), default=0.0)
     found += [_expert_map_figure(content, each, top) for each in content.expert_maps]
     found += [_plot_figure(sensitivity_plot(content))] if content.sensitivity else []
@@ -187,6 +188,27 @@ def _heatmap_figure(content: ReportContent, heatmap: Heatmap) -> Figure:
     data: dict[str, object] = {"rows": heatmap.row_names, "cols": columns, "fields": fields}
     caption = heatmap_caption(heatmap, content.metric, content.scored_on, content.interval)
     return Figure(name, "predictivity", heatmap.title, caption, *svgs, data, table)
+
+
+def _agreement_figure(matrix: AgreementMatrix) -> Figure:
+    columns = tuple(f"layer {layer}" for layer in matrix.layers)
+    grid = Grid(
+        matrix.pairs,
+        tuple(map(str, matrix.layers)),
+        matrix.value_YL,
+        "adjusted Rand index",
+        "layer",
+        marked=np.nan_to_num(matrix.q_value_YL, nan=1.0) <= LEVEL,
+        mark_label=MARKED,
+    )
+    title = "Whether partitions agree"
+    values = _strings(matrix.value_YL, significant)
+    where = _extremes(matrix.value_YL, matrix.pairs, columns)
+    svgs = _grid_svgs("agreement", title, f"Matrix of adjusted Rand indices of two partitions. {where}", grid)
+    fields = [("adjusted Rand index", values), ("q over all cells", _strings(matrix.q_value_YL, p_cell))]
+    data: dict[str, object] = {"rows": matrix.pairs, "cols": columns, "fields": fields}
+    table = _value_table(matrix.pairs, columns, values)
+    return Figure("agreement", "experts", title, agreement_caption(matrix), *svgs, data, table)
 
 
 def _overlap_figure(content: ReportContent, matrix: OverlapMatrix) -> Figure:

@@ -20,7 +20,7 @@ from modularity.report.content import (
     SubFunction,
     TopNeuron,
 )
-from modularity.report.run_experts import expert_curves, expert_maps, sensitivity_curves
+from modularity.report.run_experts import agreement_matrix, expert_curves, expert_maps, sensitivity_curves
 from modularity.report.run_function_experts import function_expert_curves
 from modularity.report.run_notes import run_notes
 from modularity.report.run_perturbation import JOB as PERTURBATION
@@ -51,6 +51,7 @@ def report_content(run: Run) -> ReportContent:
         expert_curves=tuple(curve for name in functions for curve in expert_curves(run, tables, name)),
         function_expert_curves=tuple(c for name in functions for c in function_expert_curves(run, tables, name)),
         expert_maps=tuple(expert_maps(run, tables)),
+        agreement=agreement_matrix(tables),
         sensitivity=tuple(curve for name in functions for curve in sensitivity_curves(tables, name)),
         neurons=tuple(_neurons(run, tables)),
         held_out=run.manifest.config["variant"] == "corrected",
@@ -127,7 +128,14 @@ def _curves(tables: RunTables, function: str) -> Iterator[FunctionCurve]:
     def column(name: str) -> np.ndarray:
         return np.array([row[name] for row in rows], dtype=np.float64)
 
+    random = sorted(tables.rows("random_init_predictivity", function=function), key=lambda row: row["layer"])
+
+    def of_random(name: str) -> np.ndarray | None:
+        return np.array([row[name] for row in random], dtype=np.float64) if random else None
+
     yield FunctionCurve(
+        random_L=of_random("normalised_evaluation"),
+        random_p_value_L=of_random("p_value"),
         function=function,
         layers=tuple(row["layer"] for row in rows),
         best_L=column("normalised_evaluation"),

@@ -4,12 +4,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from modularity.report.content import ExpertControl, ExpertCurve, ExpertMap, ExpertTest, SensitivityCurve
+from modularity.report.content import (
+    AgreementMatrix,
+    ExpertControl,
+    ExpertCurve,
+    ExpertMap,
+    ExpertTest,
+    SensitivityCurve,
+)
 from modularity.report.run_tables import Row, RunTables
 from modularity.store import Run
 from modularity.types import ALL_LAYERS, PERMUTED_LABELS, SHUFFLED_EXPERTS
 
-CONTROLS = {"shuffled": "shuffled weights", "unbalanced": "unbalanced k-means"}
+CONTROLS = {
+    "shuffled": "shuffled weights",
+    "unbalanced": "unbalanced k-means",
+    "coactivation": "co-activation",
+    "profile": "predictivity profile",
+}
+"""Further partitions that are drawn beside the shown one, by method."""
 
 
 def expert_curves(run: Run, tables: RunTables, function: str) -> Iterator[ExpertCurve]:
@@ -97,6 +110,27 @@ def expert_maps(run: Run, tables: RunTables) -> Iterator[ExpertMap]:
             criterion=_criterion(run),
             p_value_SE=p_value,
         )
+
+
+def agreement_matrix(tables: RunTables) -> AgreementMatrix | None:
+    """Agreement of every two partitions; None when it was not computed."""
+    rows = tables.rows("partition_agreement")
+    if not rows:
+        return None
+    layers = sorted({row["layer"] for row in rows})
+    pairs = list(dict.fromkeys((row["partition_a"], row["partition_b"]) for row in rows))
+    value_YL, q_value_YL = np.full((2, len(pairs), len(layers)), np.nan)
+    for row in rows:
+        place = pairs.index((row["partition_a"], row["partition_b"])), layers.index(row["layer"])
+        value_YL[place], q_value_YL[place] = row["adjusted_rand"], row["q_value"]
+    return AgreementMatrix(
+        pairs=tuple(f"{a} · {b}" for a, b in pairs),
+        layers=tuple(layers),
+        value_YL=value_YL,
+        q_value_YL=q_value_YL,
+        null_sd=max(row["null_sd"] for row in rows),
+        n_permutations=rows[0]["n_permutations"],
+    )
 
 
 def sensitivity_curves(tables: RunTables, function: str) -> Iterator[SensitivityCurve]:

@@ -68,6 +68,11 @@ TABLES = {
         "overlap_labels p_labels n_top_labels",
     ),
     "overlap_layers": (12, f"{PAIR_COLUMNS} layer top_overlap jaccard rank_correlation chance"),
+    "partition_agreement": (
+        2 * 6,
+        "layer partition_a partition_b adjusted_rand adjusted_mutual_information null_mean null_sd p_value n_neurons "
+        "n_permutations q_value",
+    ),
     "overlap_functions": (
         3,
         "function_a function_b top_overlap chance null_mean null_sd p_above p_below within_minus_between "
@@ -268,7 +273,7 @@ def test_one_function_of_one_subfunction_has_no_pairs_and_runs(bert: Path, tmp_p
     function = {"name": "one", "source": str(path)}
     config = tiny_jobs.job(bert, [function], experts={"methods": ["balanced"]}, capture={"layers": [1]})
     run = tiny_jobs.run(config, tmp_path / "run")
-    assert set(TABLES) - set(run.tables()) == {"overlap_subfunctions", "overlap_layers"}
+    assert set(TABLES) - set(run.tables()) == {"overlap_subfunctions", "overlap_layers", "partition_agreement"}
     assert [row["layer"] for row in run.table("best_neurons").to_pylist()] == [1]
     (pair,) = run.table("overlap_functions").to_pylist()
     assert (pair["function_a"], pair["function_b"]) == ("one", "one")

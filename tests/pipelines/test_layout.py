@@ -5,6 +5,7 @@ import pytest
 
 from modularity.errors import StoreError
 from modularity.pipelines import EmergentModularityConfig
+from modularity.pipelines.config import ExpertsConfig, OverlapConfig
 from modularity.pipelines.layout import (
     PREDICTIVITY_ARRAYS,
     create_partition,
@@ -14,7 +15,7 @@ from modularity.pipelines.layout import (
 )
 from modularity.pipelines.prepare import prepare
 from modularity.store import Run
-from modularity.types import PARTITION
+from modularity.types import PARTITION, Site, SiteShape
 
 
 def test_arrays_have_the_dtypes_and_meanings_of_the_layout(finished: Run) -> None:
@@ -64,3 +65,11 @@ def test_allocating_again_changes_nothing_and_another_shape_is_refused(
     assert finished.content_hash() == before
     with pytest.raises(StoreError, match="partition"):
         create_partition(finished, shape, config.experts.replace(n_experts=4))
+
+
+def test_lists_are_as_long_as_the_longer_of_experts_and_overlap() -> None:
+    shape = SiteShape(Site("encoder", "ffn.neurons"), (0, 1), (100, 60), ("neuron",), (100,))
+    experts = ExpertsConfig(top_fraction=0.05)
+    found = [listed_neurons(shape, experts, OverlapConfig(top_fraction=fraction)) for fraction in (0.02, 0.05, 0.2)]
+    assert found == [5, 5, 20]
+    assert listed_neurons(shape, experts) == 5

@@ -33,7 +33,7 @@ def test_counts_are_those_of_the_run(config: EmergentModularityConfig, finished:
     kinds = [record.item.kind for record in records if record.item.kind != "functions"]
     assert dict(plan.items) == {kind: kinds.count(kind) for kind in kinds}
     assert dict(plan.items) == {
-        "capture": 3, "partition": 2, "predictivity": 12, "summary": 2, "experts": 2, "overlap": 1,
+        "capture": 3, "partition": 2, "predictivity": 12, "summary": 2, "experts": 2, "agreement": 1, "overlap": 1,
     }  # fmt: skip
     rows = finished.table("examples").to_pydict()
     assert (plan.n_examples, plan.n_rows, plan.n_truncated) == (370, 370, 0)

@@ -108,7 +108,14 @@ def test_items_are_named_by_what_they_compute(config: EmergentModularityConfig) 
     ]
     blocks = [(item.integer("start"), item.integer("stop")) for item in job.predictivity_items()]
     assert blocks == [(0, 64), (64, 128), (128, 160)] * 4
-    assert [item.kind for item in job.summary_items()] == ["summary", "summary", "experts", "experts", "overlap"]
+    assert [item.kind for item in job.summary_items()] == [
+        "summary",
+        "summary",
+        "experts",
+        "experts",
+        "agreement",
+        "overlap",
+    ]
     assert prepare(config).data_identity() == job.data_identity()
 
 
