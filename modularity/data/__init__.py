@@ -1,6 +1,6 @@
 """Labelled text to examples, tokens and token batches."""
 
-from modularity.data.batches import row_ranges, token_batches
+from modularity.data.batches import example_batch, row_ranges, token_batches
 from modularity.data.files import sample_names
 from modularity.data.function_part import Columns, Contrast, FunctionPart, SourceHalves, TriplesConfig
 from modularity.data.functions import Example, FunctionConfig, FunctionData, FunctionKind, Half, Pooling
@@ -40,6 +40,7 @@ __all__ = [
     "Triple",
     "TriplesConfig",
     "declared_function",
+    "example_batch",
     "glue_function",
     "inference_function",
     "keeps_rule",

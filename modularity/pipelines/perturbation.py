@@ -15,6 +15,7 @@ import numpy as np
 from modularity.errors import ModularityError
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import PACKAGES, Outcome
+from modularity.pipelines.fine_tuning_step import tuning_tokens
 from modularity.pipelines.perturbation_config import PerturbationConfig
 from modularity.pipelines.perturbation_prepare import PreparedPerturbation, prepare_perturbation
 from modularity.pipelines.perturbation_rankings import (
@@ -97,6 +98,9 @@ def make_plan(prepared: PreparedPerturbation) -> Plan:
     task_tokens = sum(task.tokens.n_tokens for task in prepared.tasks)
     passes = sum(item.kind in ("unchanged", "perturb", "routing") for item in items)
     n_tokens = passes * task_tokens + sum(table.n_tokens for table in prepared.calibration.values())
+    tuning = None if prepared.config.routing is None else prepared.config.routing.fine_tuning
+    if tuning is not None:
+        n_tokens += tuning_tokens(prepared.tuning_tasks, prepared.tuning_items(), tuning)
     model, on_gpu = prepared.job.description, uses_gpu(prepared.job.config.model)
     multiplied = model.n_parameters - model.n_embedding_parameters - model.n_idle_parameters
     shape = model.shapes[prepared.site]
@@ -104,6 +108,8 @@ def make_plan(prepared: PreparedPerturbation) -> Plan:
     moments = 4 * 8 * len(shape.layers) * max(shape.widths)
     largest = 3 * prepared.config.tokens_per_batch * (model.ffn_active_width + 4 * model.residual_width) * 4
     weights = model.parameter_bytes + model.parameter_bytes * model.n_embedding_parameters // model.n_parameters
+    if tuning is not None:  # gradients, two moments of Adam, and two copies of what is trained; at most everything
+        largest += 5 * model.parameter_bytes
     return Plan(
         items={kind: sum(item.kind == kind for item in items) for kind in kinds},
         n_examples=sum(task.tokens.n_examples for task in prepared.tasks),
@@ -199,6 +205,7 @@ def _work(
         Step("choose neurons", prepared.select_items(), worker, uses_model=True),
         Step("perturb", prepared.perturb_items(), worker, uses_model=True),
         Step("restrict routing", prepared.routing_items(), worker, uses_model=True),
+        Step("fine-tune", prepared.tuning_items(), worker, uses_model=True),
         Step("bring together", prepared.last_items(), worker, uses_model=True),
     ]
     run_steps(run, executor, steps, allocate=lambda: _allocate(run, prepared), quiet=quiet)

@@ -14,6 +14,7 @@ from modularity.errors import InputError, ModelError, StoreError
 from modularity.interventions import LabelTask
 from modularity.models import load_tokenizer
 from modularity.pipelines.config import EmergentModularityConfig
+from modularity.pipelines.fine_tuning_step import TuningTask, check_fine_tuning, tuning_items, tuning_tasks
 from modularity.pipelines.perturbation_config import RANDOM_NOISES, PerturbationConfig
 from modularity.pipelines.perturbation_rankings import NO_SEED, Ranking, make_rankings
 from modularity.pipelines.perturbation_tasks import TaskName, asked_functions, chosen_words, make_tasks, task_names
@@ -45,11 +46,16 @@ class PreparedPerturbation:
     """By function: examples from which means and deviations of neurons are taken."""
     restrictions: tuple[Restriction, ...] = ()
     """Experts that routing is restricted to; none where the config does not ask for it."""
+    tuning_tasks: tuple[TuningTask, ...] = ()
+    """Examples for fine-tuning; none where the config does not ask for it."""
 
     def data_identity(self) -> dict[str, str]:
         """What the results depend on besides model, config and the finished run."""
         found = {f"task {task.name}": task.tokens.fingerprint for task in self.tasks}
         found |= {f"labels {task.name}": content_digest(task.gold_E.tolist()) for task in self.tasks}
+        for task in self.tuning_tasks:
+            parts = (task.training, task.validation, task.test)
+            found[f"tuning {task.name}"] = content_digest([[p.tokens.fingerprint, p.gold_E.tolist()] for p in parts])
         return found | {f"calibration {name}": table.fingerprint for name, table in self.calibration.items()}
 
     def first_items(self) -> list[WorkItem]:
@@ -74,15 +80,24 @@ class PreparedPerturbation:
         """One item for each restriction: to the functional experts, and to each draw of others."""
         return [] if self.config.routing is None else restriction_items(self.restrictions, self.config.routing)
 
+    def tuning_items(self) -> list[WorkItem]:
+        """One item for each training: task, strategy, draw of experts, seed."""
+        routing = self.config.routing
+        if routing is None or routing.fine_tuning is None:
+            return []
+        return tuning_items(self.restrictions, routing.fine_tuning)
+
     def last_items(self) -> list[WorkItem]:
         """What brings the measurements together."""
         routing = [WorkItem.of("routing_tests")] if self.routing_items() else []
-        return [WorkItem.of("dissociation"), *routing]
+        tuning = [WorkItem.of("fine_tuning_tests")] if self.tuning_items() else []
+        return [WorkItem.of("dissociation"), *routing, *tuning]
 
     def items(self) -> list[WorkItem]:
         """All items, in the order of the steps."""
         return [
-            *self.first_items(), *self.select_items(), *self.perturb_items(), *self.routing_items(), *self.last_items()
+            *self.first_items(), *self.select_items(), *self.perturb_items(), *self.routing_items(),
+            *self.tuning_items(), *self.last_items()
         ]  # fmt: skip
 
 
@@ -112,6 +127,9 @@ def prepare_perturbation(config: PerturbationConfig) -> PreparedPerturbation:
     if names is not None and layers is not None:
         restrictions = _attempt(lambda: find_restrictions(config, source, names, site, layers), problems) or ()
     measured = None if job is None or names is None else _attempt(lambda: _tasks(config, job, names), problems)
+    if job is not None and names is not None:
+        n_layers = len(job.description.shapes[site].layers)
+        problems += check_fine_tuning(config, names, range(n_layers), source.manifest.identity["model"]["dtype"])
     if problems or names is None or layers is None or job is None or rankings is None or measured is None:
         raise InputError(problems)
     return PreparedPerturbation(
@@ -125,6 +143,7 @@ def prepare_perturbation(config: PerturbationConfig) -> PreparedPerturbation:
         rankings,
         measured[1],
         restrictions,
+        measured[2],
     )
 
 
@@ -195,7 +214,7 @@ def _job(
 
 def _tasks(
     config: PerturbationConfig, job: PreparedJob, names: tuple[TaskName, ...]
-) -> tuple[tuple[LabelTask, ...], dict[str, TokenTable]]:
+) -> tuple[tuple[LabelTask, ...], dict[str, TokenTable], tuple[TuningTask, ...]]:
     functions = asked_functions(config, job.config.functions, job.functions)
     tokenizer = load_tokenizer(job.config.model)
     limits = (job.config.capture.max_tokens, job.description.max_positions)
@@ -209,7 +228,10 @@ def _tasks(
         half_E = function.selection_E if held_out else np.ones(function.n_examples, dtype=bool)
         chosen = _some_examples(function, half_E, config.calibration_examples)
         calibration[name] = tokenise(chosen, tokenizer, max_tokens=max_tokens, pooling=Pooling(kind="max"))
-    return tasks, calibration
+    tuned: tuple[TuningTask, ...] = ()
+    if config.routing is not None and config.routing.fine_tuning is not None:
+        tuned = tuning_tasks(names, functions, tokenizer, max_tokens=max_tokens, held_out=held_out)
+    return tasks, calibration, tuned
 
 
 def _some_examples(function: FunctionData, half_E: np.ndarray, n_examples: int) -> FunctionData:

@@ -15,6 +15,7 @@ from modularity.errors import IdentityError
 from modularity.interventions import neuron_moments
 from modularity.models import HeadModel, MatmulMode, apply_matmul_mode, compute_threads, load_head_model
 from modularity.pipelines.dissociation_step import dissociate
+from modularity.pipelines.fine_tuning_step import compare_fine_tuning, fine_tune
 from modularity.pipelines.perturbation_measure import Measurer
 from modularity.pipelines.perturbation_prepare import PreparedPerturbation
 from modularity.pipelines.perturbation_rankings import MOMENTS, select
@@ -59,6 +60,10 @@ class PerturbationWorker:
             "routing": lambda: self._restrict(item),
             "dissociation": lambda: dissociate(self._run, item, config, [task.name for task in prepared.tasks]),
             "routing_tests": lambda: compare_restrictions(self._run, item),
+            "fine_tune": lambda: fine_tune(
+                item, self._run, self._model, prepared.tuning_tasks, prepared.restrictions, config
+            ),
+            "fine_tuning_tests": lambda: compare_fine_tuning(self._run, item),
         }
         with compute_threads(self._spec.n_threads), threadpool_limits(self._spec.n_threads):
             return actions[item.kind]()

@@ -49,6 +49,15 @@ class Restriction:
             for layer, experts in self.experts
         }
 
+    def any_experts(self, draw: int, seed: int) -> dict[tuple[StackName, int], tuple[int, ...]]:
+        """As many experts in each layer, drawn at random from all."""
+        allowed = {}
+        for layer, experts in self.experts:
+            generator = np.random.default_rng((seed, draw, layer, 1))
+            drawn = generator.choice(self.n_experts, len(experts), replace=False)
+            allowed[self.stack, layer] = tuple(sorted(map(int, drawn)))
+        return allowed
+
 
 def find_restrictions(
     config: PerturbationConfig, source: Run, names: Sequence[TaskName], site: Site, layers: Sequence[int]
