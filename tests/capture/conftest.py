@@ -36,9 +36,10 @@ from transformers import (
     T5Model,
 )
 
-from modularity.capture import Capturer, CaptureStats, numpy_dtype
+from modularity.capture import Capturer, CaptureStats
 from modularity.data import Gather, TokenBatch
 from modularity.models import LoadedModel, wrap_model
+from modularity.store import stored_dtype
 from modularity.types import Site
 
 VOCABULARY = 97
@@ -220,7 +221,7 @@ def run(neurons) -> Callable[..., tuple[dict[Site, np.ndarray], CaptureStats]]:
         sites = [neurons(model)] if sites is None else sites
         capturer = Capturer(model, sites, layers=layers, storage_dtype=dtype)
         out = {
-            site: np.full((n_rows, len(shape.layers), *shape.unit_shape), 7, dtype=numpy_dtype(dtype))
+            site: np.full((n_rows, len(shape.layers), *shape.unit_shape), 7, dtype=stored_dtype(dtype))
             for site, shape in capturer.shapes.items()
         }
         return out, capturer.capture(batches, out, row_start, reduction=reduction)
