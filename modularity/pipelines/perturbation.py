@@ -28,7 +28,7 @@ from modularity.pipelines.perturbation_worker import PerturbationWorkerFactory
 from modularity.pipelines.place import NOT_IDENTIFYING, attempt, raise_all, run_at, software_identity
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import _probe_flops
-from modularity.pipelines.steps import Step, run_steps
+from modularity.pipelines.steps import Step, run_alone, run_steps
 from modularity.runtime import Executor, open_executor, sigterm_interrupts
 from modularity.runtime.memory import resident_bytes
 from modularity.store import Manifest, ResultArray, Run, check_same_run, create_run
@@ -186,13 +186,7 @@ def _work(
     identity = _data_identity(prepared)
     digest = content_digest([_recorded_config(config), identity])
     worker = PerturbationWorkerFactory(uri=out, digest=digest, n_threads=n_threads, prepared=prepared)
-    found: dict[str, Any] = {}
-    executor.run(
-        [WorkItem.of("identify", source=config.source)],
-        worker,
-        on_done=lambda _, info: found.update(info),
-        uses_model=True,
-    )
+    found = run_alone(executor, WorkItem.of("identify", source=config.source), worker)
     run = create_run(out, _manifest(prepared, plan, found, identity | {"threads": n_threads}))
     steps = [
         Step("unchanged model", prepared.first_items(), worker, uses_model=True),
