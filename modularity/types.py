@@ -20,6 +20,7 @@ StackName = Literal["encoder", "decoder"]
 SiteName = Literal[
     "ffn.neurons",
     "ffn.output",
+    "shared_expert.neurons",
     "attention.heads",
     "attention.output",
     "residual",

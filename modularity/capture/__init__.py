@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from modularity.capture.reduction_config import ReductionBytes, ReductionConfig, reduction_bytes
     from modularity.capture.reductions import Reduced, Reducer, ReductionStats
     from modularity.capture.shards import CapturedShard, capture_shards, overhang
-    from modularity.capture.storage_dtype import bfloat16_from_bits, bfloat16_to_bits, numpy_dtype
     from modularity.capture.writer import BackgroundWriter
 
 __all__ = [
@@ -31,10 +30,7 @@ __all__ = [
     "ReductionBytes",
     "ReductionConfig",
     "ReductionStats",
-    "bfloat16_from_bits",
-    "bfloat16_to_bits",
     "capture_shards",
-    "numpy_dtype",
     "overhang",
     "plan_memory",
     "reduction_bytes",
@@ -50,7 +46,6 @@ _MODULES = {
     "reduction_config": ("ReductionBytes", "ReductionConfig", "reduction_bytes"),
     "reductions": ("Reduced", "Reducer", "ReductionStats"),
     "shards": ("CapturedShard", "capture_shards", "overhang"),
-    "storage_dtype": ("bfloat16_from_bits", "bfloat16_to_bits", "numpy_dtype"),
     "writer": ("BackgroundWriter",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

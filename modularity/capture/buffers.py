@@ -12,8 +12,8 @@ from math import prod
 
 import numpy as np
 
-from modularity.capture.storage_dtype import numpy_dtype
 from modularity.errors import InputError
+from modularity.store import stored_dtype
 from modularity.types import Site, SiteShape, StorageDtype
 
 
@@ -30,7 +30,7 @@ class ItemBuffer:
 def row_bytes(shapes: Mapping[Site, SiteShape], storage_dtype: StorageDtype) -> int:
     """Bytes of one stored row over all sites and layers."""
     n_values = sum(len(shape.layers) * prod(shape.unit_shape) for shape in shapes.values())
-    return n_values * numpy_dtype(storage_dtype).itemsize
+    return n_values * stored_dtype(storage_dtype).itemsize
 
 
 class BufferPool:
@@ -51,7 +51,7 @@ class BufferPool:
     ) -> None:
         self._shapes = dict(shapes)
         self._rows = rows_per_item
-        self._dtype = numpy_dtype(storage_dtype)
+        self._dtype = stored_dtype(storage_dtype)
         self._free: list[dict[Site, np.ndarray]] = []
         self._lock = threading.Lock()
         self.n_allocated = 0

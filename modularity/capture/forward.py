@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from modularity.data import TokenBatch
-from modularity.errors import ModelError
 from modularity.models import LoadedModel
 from modularity.types import StackName
 
@@ -47,7 +46,7 @@ class BatchForward:
         self._numbers_positions = any(
             hasattr(child, "create_position_ids_from_input_ids") for child in self._callee.modules()
         )
-        self._start_token = _decoder_start_token(model) if self._runs_decoder else None
+        self._start_token = model.decoder_start_id if self._runs_decoder else None
 
     def masks(self, batch: TokenBatch) -> Masks:
         """Real positions of each wanted stack: bool arrays of shape (B, T) or (B, decoder positions)."""
@@ -89,14 +88,3 @@ class BatchForward:
         if self._device.type == "cuda":
             return tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor.to(self._device)
-
-
-def _decoder_start_token(model: LoadedModel) -> int:
-    for name in ("decoder_start_token_id", "pad_token_id"):
-        token = getattr(model.hf_config, name, None)
-        if token is not None:
-            return int(token)
-    raise ModelError(
-        f"{model.identity.name}: the config has neither decoder_start_token_id nor pad_token_id, so decoder sites have "
-        f"no input; set one of them in config.json"
-    )

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from modularity.data import TokenBatch
-from modularity.errors import ModelError
 from modularity.models import LoadedModel
 
 
@@ -27,7 +26,7 @@ class Forward:
     def __init__(self, module: nn.Module, base: LoadedModel) -> None:
         self._module, self._device = module, base.device
         self._accepted = set(inspect.signature(module.forward).parameters)
-        self._start_token = _decoder_start_token(base) if len(base.sites.stacks) == 2 else None
+        self._start_token = base.decoder_start_id if len(base.sites.stacks) == 2 else None
 
     def __call__(self, batch: TokenBatch) -> Any:
         """What the model returns, without gradients."""
@@ -43,14 +42,3 @@ class Forward:
             inputs["decoder_input_ids"] = np.full((batch.n_examples, 1), self._start_token)
         tensors = {name: torch.from_numpy(values.astype(np.int64)).to(self._device) for name, values in inputs.items()}
         return self._module(**tensors)
-
-
-def _decoder_start_token(model: LoadedModel) -> int:
-    for name in ("decoder_start_token_id", "pad_token_id"):
-        token = getattr(model.hf_config, name, None)
-        if token is not None:
-            return int(token)
-    raise ModelError(
-        f"{model.identity.name}: the config has neither decoder_start_token_id nor pad_token_id, so the decoder has no "
-        f"input; set one of them in config.json"
-    )

@@ -4,9 +4,10 @@ Source: Zhang et al. 2023, arXiv 2305.18390, Table 3: tokens go to the best of t
 the probability that the original softmax, over all experts, gives to the chosen one; the capacity limit of Switch
 Transformers is dropped in restricted layers, and stays in the others. A layer without allowed experts is unchanged.
 
-Routers that choose several experts (Mixtral, OLMoE, Qwen-MoE) are treated alike: the best k of the allowed ones, all of
-them where they are fewer, weighted by their original probabilities, which are divided by their sum over the chosen ones
-where the model does so.
+Routers that choose several experts by a softmax (Mixtral, OLMoE, Qwen-MoE) are treated alike: the best k of the allowed
+ones, all of them where they are fewer, weighted by their original probabilities, which are divided by their sum over
+the chosen ones where the model does so. A shared expert is not routed and stays. DeepSeek's routers, which choose
+within groups of experts and by a bias, cannot be restricted: such a layer has none that can.
 
 Routers are found by what they are, not by name: modules of transformers that hand on (dispatch mask, probability,
 logits), or (logits, weights, indices). Gradients flow through the gate values as in the unrestricted model.
@@ -138,7 +139,7 @@ def _check_experts(
 ) -> None:
     known = ", ".join(f"{stack} {layer}" for stack, layer in by_layer) or "none"
     problems = [
-        f"layer {layer} of the {stack} has no router; layers with one: {known}"
+        f"layer {layer} of the {stack} has no router that can be restricted; layers with one: {known}"
         for stack, layer in experts
         if (stack, layer) not in by_layer
     ]

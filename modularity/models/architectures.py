@@ -17,16 +17,24 @@ What the sites mean where architectures differ:
 - A mixture-of-experts model has *sparse* layers, whose FFN is made of experts, and may have dense ones. The neurons of
   a sparse layer are those of all its experts, expert-major; `ffn.output` is the output of the whole FFN, the experts
   weighted by the router. `router.probabilities` and `router.choices` exist in sparse layers only.
+- A *shared* expert (Qwen2-MoE, DeepSeek) processes every token of a sparse layer beside the routed experts. Its neurons
+  are a site of their own, `shared_expert.neurons`: they have a value for every token, no router decides about them, and
+  they are usually more than those of a routed expert. `ffn.output` is the sum of both. The gate that Qwen2-MoE applies
+  to what the shared expert writes comes after its neurons, as the router's weight after those of a routed expert.
+- `router.probabilities` of DeepSeek-V3 and its kin are sigmoids, which need not sum to 1, without the bias that is
+  added for the choice only.
 - Switch Transformers: transformers 5 before pull request 48421 did not apply the capacity of experts, so no token was
   dropped. Since then it is counted per sequence, in the order of positions, padding included: pad on the right.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from modularity.errors import InputError, ModelError
 from modularity.types import StackName
+
+RouterScores = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,12 @@ class ExpertLayout:
     """Out-projection (`wo`)."""
     expert_activation: str = ""
     """Activation function (`act`)."""
+    scores: RouterScores = "softmax"
+    """What makes probabilities of the router's logits."""
+    shared_out: str | None = None
+    """Out-projection of the shared expert, in a block (`mlp.shared_expert.down_proj`); None: there is none."""
+    shared_first: bool = False
+    """True where the shared expert runs before the router, False where it runs after the routed experts."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +113,12 @@ class Architecture:
 
 
 _FUSED = ExpertLayout(ffn="mlp", experts="mlp.experts", router="mlp.gate", kind="fused")
+_DEEPSEEK_LIKE = replace(_FUSED, shared_out="mlp.shared_experts.down_proj")
 
 
-def _llama_like(model_type: str, *, experts: ExpertLayout | None = None) -> Architecture:
+def _llama_like(
+    model_type: str, *, experts: ExpertLayout | None = None, head_width: str = "self_attn.head_dim"
+) -> Architecture:
     layout = StackLayout(
         stack="decoder",
         blocks="layers",
@@ -109,7 +126,7 @@ def _llama_like(model_type: str, *, experts: ExpertLayout | None = None) -> Arch
         ffn_gate="mlp.gate_proj",
         ffn_up="mlp.up_proj",
         attention_out="self_attn.o_proj",
-        head_width="self_attn.head_dim",
+        head_width=head_width,
         experts=experts,
     )
     return Architecture(model_type, (layout,))
@@ -256,6 +273,14 @@ _LLAMA_LIKE = (
     "olmo3",
 )
 _FUSED_EXPERTS = ("mixtral", "olmoe", "qwen3_moe")
+# Of DeepSeek's latent attention only the values have the width that enters the out-projection.
+_SHARED_EXPERTS = (
+    _llama_like("qwen2_moe", experts=replace(_FUSED, shared_out="mlp.shared_expert.down_proj", shared_first=True)),
+    _llama_like("deepseek_v2", experts=_DEEPSEEK_LIKE, head_width="self_attn.v_head_dim"),
+    _llama_like("deepseek_v3", experts=replace(_DEEPSEEK_LIKE, scores="sigmoid"), head_width="self_attn.v_head_dim"),
+    _llama_like("dots1", experts=replace(_DEEPSEEK_LIKE, scores="sigmoid")),
+    _llama_like("glm4_moe", experts=replace(_DEEPSEEK_LIKE, scores="sigmoid")),
+)
 _ROWS = (
     _OPT,
     _GPT2,
@@ -270,6 +295,7 @@ _ROWS = (
     *(_llama_like(model_type) for model_type in _LLAMA_LIKE),
     _SWITCH,
     *(_llama_like(model_type, experts=_FUSED) for model_type in _FUSED_EXPERTS),
+    *_SHARED_EXPERTS,
 )
 _TABLE: dict[str, Architecture] = {row.model_type: row for row in _ROWS}
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")
@@ -305,8 +331,7 @@ def _unknown_experts(model_type: str) -> str:
     known = [row.model_type for row in _TABLE.values() if any(layout.experts is not None for layout in row.stacks)]
     return (
         f"model type {model_type!r} is a mixture of experts that is not in the site table; of this kind it has "
-        f"{', '.join(sorted(known))}. Shared experts, which process every token beside the routed ones (Qwen2-MoE, "
-        f"DeepSeek), have no row. For fused experts without shared ones add a row with "
+        f"{', '.join(sorted(known))}. For fused experts, with or without shared ones, add a row with "
         f"modularity.models.register_architecture, its StackLayout with experts=ExpertLayout(…)"
     )
 

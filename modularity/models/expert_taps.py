@@ -1,4 +1,4 @@
-"""Taps of a sparse FFN: the neurons of its experts, the router's probabilities and its choices.
+"""Taps of a sparse FFN: the neurons of its experts, the router's probabilities and its choices, a shared expert.
 
 A neuron of an expert has a value only for the tokens that the expert processes; `RoutedNeurons` holds what the neurons
 of one batch depend on and computes them expert by expert when they are asked for, so that the neurons of all experts
@@ -18,9 +18,9 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from modularity.errors import SiteError
-from modularity.models.architectures import StackLayout
+from modularity.models.architectures import RouterScores, StackLayout
 from modularity.models.expert_layers import ExpertWeights, find_experts
-from modularity.models.taps import Tap
+from modularity.models.taps import Tap, linear_weight
 from modularity.types import Site, SiteName
 
 ExpertVariant = Literal["corrected", "released"]
@@ -111,9 +111,14 @@ class RoutedNeurons:
 class RouterTap(Tap):
     """Probabilities of the experts, from the logits of the router, before any choice, renormalisation or cast."""
 
+    scores: RouterScores = "softmax"
+
     def from_output(self, output: Any) -> torch.Tensor:
-        """Softmax of the logits, float32."""
-        return functional.softmax(super().from_output(output), dim=-1, dtype=torch.float32)
+        """Softmax or sigmoid of the logits, float32."""
+        logits = super().from_output(output)
+        if self.scores == "sigmoid":
+            return logits.float().sigmoid()
+        return functional.softmax(logits, dim=-1, dtype=torch.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +162,8 @@ class ChoiceTap(ExpertTap):
 
 def sparse_taps(
     block: nn.Module, place: str, layout: StackLayout, layer: int, phases: Mapping[SiteName, tuple[int, int, int]]
-) -> tuple[Tap, Tap, Tap, Tap]:
-    """Taps of a sparse FFN: neurons, output, probabilities, choices.
+) -> tuple[Tap, ...]:
+    """Taps of a sparse FFN: neurons, output, probabilities, choices; and the neurons of a shared expert.
 
     Parameters
     ----------
@@ -170,7 +175,8 @@ def sparse_taps(
     """
     assert layout.experts is not None
     paths = layout.experts
-    modules = {path: _get(block, path, place) for path in (paths.ffn, paths.experts, paths.router)}
+    needed = [path for path in (paths.ffn, paths.experts, paths.router, paths.shared_out) if path is not None]
+    modules = {path: _get(block, path, place) for path in needed}
     experts = find_experts(modules[paths.experts], paths, f"{place}.{paths.experts}")
     n_units, n_experts = experts.n_experts * experts.width, experts.n_experts
 
@@ -182,11 +188,20 @@ def sparse_taps(
         return kind(site, layer, f"{place}.{path}", modules[path], side, width, (width,), dtype, order, **options)
 
     at_experts: dict[str, Any] = {"flattened": True, "experts": experts}
+    shared: tuple[Tap, ...] = ()
+    if paths.shared_out is not None:
+        weight = linear_weight(modules[paths.shared_out], f"{place}.{paths.shared_out}")
+        at_shared: dict[str, Any] = {"flattened": True, "check": "linear"}
+        shared = (
+            tap(Tap, "shared_expert.neurons", paths.shared_out, "input", weight.shape[1], weight.dtype, **at_shared),
+        )
+    at_router: dict[str, Any] = {"flattened": True, "scores": paths.scores}
     return (
         tap(ExpertTap, "ffn.neurons", paths.experts, "input", n_units, experts.dtype, check="experts", **at_experts),
         tap(Tap, "ffn.output", paths.ffn, "output", experts.residual_width, experts.input_dtype),
-        tap(RouterTap, "router.probabilities", paths.router, "output", n_experts, torch.float32, flattened=True),
+        tap(RouterTap, "router.probabilities", paths.router, "output", n_experts, torch.float32, **at_router),
         tap(ChoiceTap, "router.choices", paths.experts, "input", n_experts, torch.float32, **at_experts),
+        *shared,
     )
 
 

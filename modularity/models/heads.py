@@ -17,14 +17,15 @@ from modularity.models.architectures import Architecture, architecture_of
 from modularity.models.config import ModelConfig
 from modularity.models.loading import (
     LoadedModel,
-    _attention_option,
-    _device,
+    attention_option,
     build_module,
     checkpoint_dtype,
+    device_of,
     load_tokenizer,
+    pretrained_module,
     wrap_model,
 )
-from modularity.models.source import Source, check_weight_files, explained, find_source, pinned, read_hf_config
+from modularity.models.source import Source, explained, find_source, pinned, read_hf_config
 
 HeadKind = Literal["seq2seq", "masked", "causal"]
 
@@ -33,6 +34,7 @@ _CLASSES: dict[HeadKind, Any] = {
     "masked": AutoModelForMaskedLM,
     "causal": AutoModelForCausalLM,
 }
+_HEADLESS = "label words can be read only from a checkpoint with its LM head"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +74,12 @@ def load_head_model(config: ModelConfig) -> HeadModel:
     hf_config = read_hf_config(source)
     architecture = architecture_of(hf_config.model_type, hf_config)
     source = pinned(source)
-    device = _device(config)
+    device = device_of(config)
     tokenizer = load_tokenizer(config)
-    build = _random if config.weights == "random" else _pretrained
-    module = build(config, source, hf_config, architecture)
+    if config.weights == "random":
+        module = _random(config, source, hf_config, architecture)
+    else:
+        module = pretrained_module(_CLASSES[head_kind(architecture)], config, source, hf_config, hint=_HEADLESS)
     if config.device_map is None:
         module = module.to(device)
     found = wrap_head_model(module, tokenizer, name=config.name)
@@ -106,34 +110,9 @@ def _advice(base: LoadedModel) -> str:
     return f"transformers.{_CLASSES[head_kind(base.sites.architecture)].__name__}"
 
 
-def _pretrained(config: ModelConfig, source: Source, hf_config: Any, architecture: Architecture) -> nn.Module:
-    check_weight_files(source, allow_pickle=config.allow_pickle)
-    options: dict[str, Any] = dict(_attention_option(config))
-    if config.device_map is not None:
-        options["device_map"] = config.device_map
-    with explained(source, "weights"):
-        module, report = _CLASSES[head_kind(architecture)].from_pretrained(
-            source.name,
-            config=hf_config,
-            dtype=config.dtype,
-            use_safetensors=None if config.allow_pickle else True,
-            output_loading_info=True,
-            **options,
-            **source.options,
-        )
-    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if missing:
-        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        raise ModelError(
-            f"checkpoint {source.name!r} lacks {len(missing)} of the weights of {type(module).__name__} ({shown}), "
-            f"which would be random numbers; label words can be read only from a checkpoint with its LM head"
-        )
-    return module
-
-
 def _random(config: ModelConfig, source: Source, hf_config: Any, architecture: Architecture) -> nn.Module:
     dtype = checkpoint_dtype(config, hf_config) or "float32"
-    options = {"trust_remote_code": config.trust_remote_code, **_attention_option(config)}
+    options = {"trust_remote_code": config.trust_remote_code, **attention_option(config)}
     with explained(source, "weights"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         base = build_module(hf_config, architecture, dtype=dtype, **options)

@@ -28,6 +28,8 @@ from modularity.models.source import (
     read_hf_config,
 )
 
+_INCOMPLETE = "its config.json belongs to other weights, or the checkpoint is incomplete"
+
 
 @dataclass(frozen=True)
 class ModelIdentity:
@@ -75,6 +77,18 @@ class LoadedModel:
         return self.sites.architecture.longest_input(self.hf_config)
 
     @property
+    def decoder_start_id(self) -> int:
+        """Token that a decoder begins with where a batch has no input for it; ModelError if the config names none."""
+        for name in ("decoder_start_token_id", "pad_token_id"):
+            token = getattr(self.hf_config, name, None)
+            if token is not None:
+                return int(token)
+        raise ModelError(
+            f"{self.identity.name}: the config has neither decoder_start_token_id nor pad_token_id, so the decoder has "
+            f"no input; set one of them in config.json"
+        )
+
+    @property
     def pad_id(self) -> int:
         """Token id to fill padding with: the tokenizer's, else its end of text, else 0. Padding is masked anyway."""
         candidates = (getattr(self.tokenizer, "pad_token_id", None), getattr(self.tokenizer, "eos_token_id", None), 0)
@@ -98,11 +112,13 @@ def load_model(config: ModelConfig) -> LoadedModel:
     hf_config = read_hf_config(source)
     architecture = architecture_of(hf_config.model_type, hf_config)
     source = pinned(source)
-    device = _device(config)
+    device = device_of(config)
     tokenizer = _tokenizer(config, source)
-    module = (
-        _random(config, source, hf_config) if config.weights == "random" else _pretrained(config, source, hf_config)
-    )
+    if config.weights == "random":
+        module: nn.Module = _random(config, source, hf_config)
+    else:
+        options = dict(architecture.build_options)
+        module = pretrained_module(AutoModel, config, source, hf_config, hint=_INCOMPLETE, **options)
     if config.device_map is None:
         module = module.to(device)
     return _assemble(module, tokenizer, config, architecture, revision=source.commit or config.revision)
@@ -178,17 +194,34 @@ def _tokenizer(config: ModelConfig, model_source: Source) -> Any:
         return AutoTokenizer.from_pretrained(source.name, **source.options)
 
 
-def _attention_option(config: ModelConfig) -> dict[str, str]:
+def attention_option(config: ModelConfig) -> dict[str, str]:
+    """Keyword argument of transformers for the attention implementation; none where the config leaves it open."""
     return {} if config.attention is None else {"attn_implementation": config.attention}
 
 
-def _pretrained(config: ModelConfig, source: Source, hf_config: Any) -> nn.Module:
+def pretrained_module(
+    auto_class: Any, config: ModelConfig, source: Source, hf_config: Any, *, hint: str, **options: Any
+) -> nn.Module:
+    """Weights of a checkpoint in the module that `auto_class` of transformers builds for it.
+
+    Parameters
+    ----------
+    auto_class : `AutoModel`, or one with a head
+    config, source, hf_config : the checkpoint
+    hint : end of the message about missing weights
+    options : keyword arguments of the model class
+
+    Raises
+    ------
+    ModelError
+        Weight files are missing, incomplete or pickled, or weights of the module are not among them.
+    """
     check_weight_files(source, allow_pickle=config.allow_pickle)
-    options = dict(architecture_of(hf_config.model_type).build_options) | _attention_option(config)
+    options |= attention_option(config)
     if config.device_map is not None:
         options["device_map"] = config.device_map
     with explained(source, "weights"):
-        module, report = AutoModel.from_pretrained(
+        module, report = auto_class.from_pretrained(
             source.name,
             config=hf_config,
             dtype=config.dtype,
@@ -202,7 +235,7 @@ def _pretrained(config: ModelConfig, source: Source, hf_config: Any) -> nn.Modul
         shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise ModelError(
             f"checkpoint {source.name!r} lacks {len(missing)} of the weights of {type(module).__name__} ({shown}), "
-            f"which would be random numbers; its config.json belongs to other weights, or the checkpoint is incomplete"
+            f"which would be random numbers; {hint}"
         )
     return module
 
@@ -217,7 +250,7 @@ def _random(config: ModelConfig, source: Source, hf_config: Any) -> nn.Module:
             architecture_of(hf_config.model_type),
             dtype=dtype,
             trust_remote_code=config.trust_remote_code,
-            **_attention_option(config),
+            **attention_option(config),
         )
 
 
@@ -226,7 +259,8 @@ def uses_gpu(config: ModelConfig) -> bool:
     return config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
 
 
-def _device(config: ModelConfig) -> torch.device:
+def device_of(config: ModelConfig) -> torch.device:
+    """Device that the model of `config` is put on here; ModelError where torch has no such one."""
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(config.device)

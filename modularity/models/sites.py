@@ -4,7 +4,7 @@ A neuron is one coordinate of the input of an FFN's out-projection, a head one r
 out-projection; so one rule, a forward pre-hook on an out-projection, covers every architecture. The rows that name the
 modules are in `architectures.py`; here they are resolved on a module, and widths are read from its weights, so that a
 pruned model may differ in width by layer. A sparse layer, whose FFN is made of experts, has the neurons of all of them
-(`expert_layers.py`, `expert_taps.py`).
+(`expert_layers.py`, `expert_taps.py`), those of a shared expert, which fire for every token, at a site of their own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ from modularity.types import Site, SiteName, SiteShape, StackName
 _UNIT_DIMS: Mapping[SiteName, tuple[str, ...]] = {
     "ffn.neurons": ("neuron",),
     "ffn.output": ("channel",),
+    "shared_expert.neurons": ("shared_expert_neuron",),
     "attention.heads": ("head", "channel"),
     "attention.output": ("channel",),
     "residual": ("channel",),
@@ -34,15 +35,18 @@ _UNIT_DIMS: Mapping[SiteName, tuple[str, ...]] = {
     "router.choices": ("expert",),
 }
 # Firing order in one block, which begins with its input. NeoX runs attention and FFN in parallel, attention first.
-_BLOCK_INPUT, _BLOCK_OUTPUT = 0, 7
+_BLOCK_INPUT, _BLOCK_OUTPUT = 0, 9
 _PHASES: Mapping[SiteName, int] = {
     "attention.heads": 1,
     "attention.output": 2,
-    "router.probabilities": 3,
-    "router.choices": 4,
-    "ffn.neurons": 5,
-    "ffn.output": 6,
+    "shared_expert.neurons": 3,
+    "router.probabilities": 4,
+    "router.choices": 5,
+    "ffn.neurons": 6,
+    "ffn.output": 8,
 }
+_SHARED_LAST = 7
+"""The phase of `shared_expert.neurons` where the shared expert runs after the routed ones."""
 _ADDED = ("ffn.output", "attention.output")
 """What a block adds to the residual stream."""
 
@@ -94,7 +98,7 @@ class SiteTable:
         ----------
         site : one of `self.sites`
         layers : layer coordinates, any order; None = all. For `residual` these are depths, 0 … number of blocks; for
-            the sites of a router only the layers with experts
+            the sites of a router, and those of a shared expert, only the layers with experts
 
         Raises
         ------
@@ -291,6 +295,8 @@ def _ffn_taps(block: nn.Module, place: str, layout: StackLayout, order: tuple[in
     """Neurons and output first, then what else a sparse FFN has."""
     if layout.experts is not None and _find(block, layout.experts.experts) is not None:
         phases = {name: (*order, phase) for name, phase in _PHASES.items()}
+        if not layout.experts.shared_first:
+            phases["shared_expert.neurons"] = (*order, _SHARED_LAST)
         return sparse_taps(block, place, layout, order[1], phases)
     return _projection_taps(block, place, layout, order, "ffn.neurons", "ffn.output")
 

@@ -6,7 +6,7 @@ starts a run, resumes an interrupted one, and leaves a finished one as it is.
 
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -25,8 +25,8 @@ from modularity.pipelines.reduction_layout import create_reductions, label_vecto
 from modularity.pipelines.reduction_step import ReductionWorkerFactory
 from modularity.pipelines.reuse import check_source, check_source_identity, reusable, reuse_text, source_run
 from modularity.pipelines.shared_partition import partition_digest, partition_source, take_partition
-from modularity.runtime import Executor, Progress, WorkerFactory, open_executor, sigterm_interrupts
-from modularity.runtime.executor import unfinished
+from modularity.pipelines.steps import Step, run_alone, run_steps
+from modularity.runtime import Executor, open_executor, sigterm_interrupts
 from modularity.store import Manifest, Run, create_run, reusable_items, take_items
 from modularity.types import WorkItem, content_digest
 
@@ -197,53 +197,48 @@ def _work(start: _Start, executor: Executor, out: str, *, quiet: bool, only: tup
         reductions=config.reductions,
         label_vectors={function.name: label_vectors(function) for function in job.functions},
     )
-    manifest = _manifest(start, _identify(executor, model_worker), n_threads)
+    found = run_alone(executor, WorkItem.of("identify", model=config.model.name), model_worker)
+    manifest = _manifest(start, found, n_threads)
     if start.source is not None:
         check_source_identity(start.source, manifest)
     run = create_run(out, manifest)
-    try:
-        _allocate(run, job)
-        _reuse(run, start)
-        if start.partition is not None:
-            take_partition(run, start.partition, job.partition_items())
-        analysis_worker = AnalysisWorkerFactory(
-            uri=out,
-            variant=config.variant,
-            predictivity=config.predictivity,
-            experts=config.experts,
-            overlap=config.overlap,
-            n_threads=n_threads,
-        )
-        steps: list[tuple[str, Sequence[WorkItem], WorkerFactory, bool]] = [
-            ("capture", job.capture_items(), model_worker, True),
-            ("reduce", job.reductions.reduce_items, model_worker, True),
-            ("partition", job.partition_items(), model_worker, True),
-            ("predictivity", job.predictivity_items(), analysis_worker, False),
-            *_reduction_steps(out, job, n_threads),
-            ("partition by activity", job.activity_items(), analysis_worker, False),
-            ("bring together", job.summary_items(), analysis_worker, False),
-        ]
-        run.update(state="running")
-        for label, items, factory, uses_model in steps:
-            if only is not None and label not in only:
-                continue
-            if label == "bring together" and config.controls.random_weights:
-                run_with(control_config(config), control_uri(run.uri), executor)
-            _run_step(run, executor, label, items, factory, uses_model=uses_model, quiet=quiet)
-    except KeyboardInterrupt:
-        run.update(state="interrupted", notes={"failure": None})
-        raise
-    except BaseException as error:
-        run.update(state="failed", notes={"failure": f"{type(error).__name__}: {error}"[:2000]})
-        raise
-    if only is None:
-        run.update(state="finished", notes={"failure": None})
+    analysis_worker = AnalysisWorkerFactory(
+        uri=out,
+        variant=config.variant,
+        predictivity=config.predictivity,
+        experts=config.experts,
+        overlap=config.overlap,
+        n_threads=n_threads,
+    )
+
+    def run_control() -> None:
+        if config.controls.random_weights:
+            run_with(control_config(config), control_uri(run.uri), executor)
+
+    steps = [
+        Step("capture", job.capture_items(), model_worker, uses_model=True),
+        Step("reduce", job.reductions.reduce_items, model_worker, uses_model=True),
+        Step("partition", job.partition_items(), model_worker, uses_model=True),
+        Step("predictivity", job.predictivity_items(), analysis_worker),
+        *_reduction_steps(out, job, n_threads),
+        Step("partition by activity", job.activity_items(), analysis_worker),
+        Step("bring together", job.summary_items(), analysis_worker, before=run_control),
+    ]
+    if only is not None:
+        steps = [step for step in steps if step.label in only]
+    run_steps(run, executor, steps, allocate=lambda: _allocate_and_take(run, start), quiet=quiet, finishes=only is None)
     return run
 
 
-def _reduction_steps(
-    out: str, job: PreparedJob, n_threads: int
-) -> list[tuple[str, Sequence[WorkItem], WorkerFactory, bool]]:
+def _allocate_and_take(run: Run, start: _Start) -> None:
+    """Create the arrays, and take over what other runs have."""
+    _allocate(run, start.job)
+    _reuse(run, start)
+    if start.partition is not None:
+        take_partition(run, start.partition, start.job.partition_items())
+
+
+def _reduction_steps(out: str, job: PreparedJob, n_threads: int) -> list[Step]:
     """Merging of the parts, then what needs all layers."""
     config, shape = job.config, job.analysed
     if shape is None or not config.reductions.kinds:
@@ -262,32 +257,7 @@ def _reduction_steps(
     )
     items = job.reductions.merge_items
     kinds = {"merge": "merge reductions", "label_effects": "effects of labels"}
-    return [(label, [item for item in items if item.kind == kind], worker, False) for kind, label in kinds.items()]
-
-
-def _run_step(
-    run: Run,
-    executor: Executor,
-    label: str,
-    items: Sequence[WorkItem],
-    factory: WorkerFactory,
-    *,
-    uses_model: bool,
-    quiet: bool,
-) -> None:
-    done = run.committed_ids()
-    waiting = unfinished(items, lambda item: item.id in done)
-    if not items:
-        return
-    with Progress(label, len(items), n_done=len(items) - len(waiting), quiet=quiet) as progress:
-        executor.run(waiting, factory, on_done=progress.done, uses_model=uses_model)
-
-
-def _identify(executor: Executor, factory: ModelWorkerFactory) -> Mapping[str, Any]:
-    found: dict[str, Any] = {}
-    item = WorkItem.of("identify", model=factory.model.name)
-    executor.run([item], factory, on_done=lambda _, info: found.update(info), uses_model=True)
-    return found
+    return [Step(label, [item for item in items if item.kind == kind], worker) for kind, label in kinds.items()]
 
 
 def _n_threads(start: _Start, executor: Executor) -> int:

@@ -28,8 +28,8 @@ from modularity.pipelines.perturbation_tasks import TaskName
 from modularity.pipelines.perturbation_worker import PerturbationWorkerFactory
 from modularity.pipelines.place import NOT_IDENTIFYING, attempt, raise_all, run_at, software_identity
 from modularity.pipelines.plan import Plan
-from modularity.pipelines.prepare import _probe_flops
-from modularity.pipelines.steps import Step, run_steps
+from modularity.pipelines.prepare import probe_flops
+from modularity.pipelines.steps import Step, run_alone, run_steps
 from modularity.runtime import Executor, open_executor, sigterm_interrupts
 from modularity.runtime.memory import resident_bytes
 from modularity.store import Manifest, ResultArray, Run, check_same_run, create_run
@@ -118,7 +118,7 @@ def make_plan(prepared: PreparedPerturbation) -> Plan:
         n_truncated=sum(task.tokens.n_truncated for task in prepared.tasks),
         store_bytes=passes * n_tasks * ROW_BYTES + moments + _selection_bytes(prepared),
         worker_bytes=libraries + (0 if on_gpu else weights + largest) + 3 * moments,
-        seconds=None if on_gpu else 2 * multiplied * n_tokens / (0.5 * _probe_flops()),
+        seconds=None if on_gpu else 2 * multiplied * n_tokens / (0.5 * probe_flops()),
         device_bytes=weights + largest if on_gpu else 0,
         model_bytes=0 if on_gpu else weights,
         library_bytes=libraries,
@@ -192,13 +192,7 @@ def _work(
     identity = _data_identity(prepared)
     digest = content_digest([_recorded_config(config), identity])
     worker = PerturbationWorkerFactory(uri=out, digest=digest, n_threads=n_threads, prepared=prepared)
-    found: dict[str, Any] = {}
-    executor.run(
-        [WorkItem.of("identify", source=config.source)],
-        worker,
-        on_done=lambda _, info: found.update(info),
-        uses_model=True,
-    )
+    found = run_alone(executor, WorkItem.of("identify", source=config.source), worker)
     run = create_run(out, _manifest(prepared, plan, found, identity | {"threads": n_threads}))
     steps = [
         Step("unchanged model", prepared.first_items(), worker, uses_model=True),

@@ -354,13 +354,14 @@ def _seconds(job: PreparedJob, reused: frozenset[WorkItem]) -> float:
     n_tokens += job.reductions.n_tokens(reused)
     model = job.description
     multiplied = model.n_parameters - model.n_embedding_parameters - model.n_idle_parameters
-    forward = 2 * multiplied * n_tokens / (0.5 * _probe_flops())
+    forward = 2 * multiplied * n_tokens / (0.5 * probe_flops())
     items = job.predictivity_items()
     to_rank = sum(item not in reused for item in items) / len(items) if items else 0.0
     return forward + (to_rank * _ranking_seconds(job) if to_rank else 0.0)
 
 
-def _probe_flops() -> float:
+def probe_flops() -> float:
+    """Floating-point operations per second of float32 matrix products of NumPy here, best of several."""
     left, right = np.ones((512, 768), np.float32), np.ones((768, 3072), np.float32)
     seconds = []
     for _ in range(N_PROBES):

@@ -5,7 +5,6 @@ Its folder is named by what is compared, so that a comparison that was interrupt
 
 from importlib.metadata import version
 
-from modularity.errors import ModularityError
 from modularity.pipelines.scan_config import ScanConfig
 from modularity.pipelines.scan_steps import (
     ScanStep,
@@ -13,8 +12,8 @@ from modularity.pipelines.scan_steps import (
     create_scan_result,
     level_names,
 )
-from modularity.runtime import Executor, Progress
-from modularity.runtime.executor import unfinished
+from modularity.pipelines.steps import Step, run_steps
+from modularity.runtime import Executor
 from modularity.store import Manifest, Run, ScanRecord, checkpoint_run, create_run, find_run, open_space
 from modularity.types import WorkItem
 
@@ -52,8 +51,6 @@ def _compare(config: ScanConfig, record: ScanRecord, out: str, place: str, execu
     ]
     curve_items = [WorkItem.of("curves", function=name) for name in functions]
     run = create_run(place, _manifest(config, record, runs, len(layer_items), len(curve_items)))
-    for name in functions:
-        create_scan_result(run, runs[0], name, steps, level_names(runs[0]))
     factory = ScanSummaryFactory(
         uri=place,
         steps=steps,
@@ -65,20 +62,18 @@ def _compare(config: ScanConfig, record: ScanRecord, out: str, place: str, execu
         seed=config.scan.seed,
         n_threads=record.threads,
     )
-    try:
-        run.update(state="running")
-        for items in (layer_items, curve_items):
-            done = run.committed_ids()
-            waiting = unfinished(items, lambda item, done=done: item.id in done)  # type: ignore[misc]
-            with Progress("compare", len(items), n_done=len(items) - len(waiting), quiet=quiet) as progress:
-                executor.run(waiting, factory, on_done=progress.done)
-    except KeyboardInterrupt:
-        run.update(state="interrupted")
-        raise
-    except ModularityError as error:
-        run.update(state="failed", notes={"failure": f"{type(error).__name__}: {error}"[:2000]})
-        raise
-    run.update(state="finished", notes={"failure": None})
+
+    def allocate() -> None:
+        for name in functions:
+            create_scan_result(run, runs[0], name, steps, level_names(runs[0]))
+
+    run_steps(
+        run,
+        executor,
+        [Step("compare", items, factory) for items in (layer_items, curve_items)],
+        allocate=allocate,
+        quiet=quiet,
+    )
 
 
 def _manifest(config: ScanConfig, record: ScanRecord, runs: list[Run], n_layers: int, n_curves: int) -> Manifest:

@@ -1,7 +1,8 @@
 """Steps of a job: lists of work items, each for one kind of worker, run one after the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from modularity.runtime import Executor, Progress, WorkerFactory
 from modularity.runtime.executor import unfinished
@@ -18,10 +19,25 @@ class Step:
     items: Sequence[WorkItem]
     factory: WorkerFactory
     uses_model: bool = False
+    before: Callable[[], None] | None = None
+    """Called first, such as to run another job that the items read; must do nothing where it is done."""
+
+
+def run_alone(executor: Executor, item: WorkItem, factory: WorkerFactory) -> Mapping[str, Any]:
+    """What the model's worker tells about one item that is not recorded."""
+    found: dict[str, Any] = {}
+    executor.run([item], factory, on_done=lambda _, info: found.update(info), uses_model=True)
+    return found
 
 
 def run_steps(
-    run: Run, executor: Executor, steps: Sequence[Step], *, allocate: Callable[[], None], quiet: bool = False
+    run: Run,
+    executor: Executor,
+    steps: Sequence[Step],
+    *,
+    allocate: Callable[[], None],
+    quiet: bool = False,
+    finishes: bool = True,
 ) -> None:
     """Run what is left of every step, and note in the manifest how it ends.
 
@@ -32,6 +48,7 @@ def run_steps(
     steps : in order; items that are recorded are left out
     allocate : creates the arrays of the run; called once, before the first step
     quiet : no progress
+    finishes : False where these are not all steps of the run, which then stays `running`
 
     Raises
     ------
@@ -51,10 +68,13 @@ def run_steps(
     except BaseException as error:
         run.update(state="failed", notes={"failure": f"{type(error).__name__}: {error}"[:2000]})
         raise
-    run.update(state="finished", notes={"failure": None})
+    if finishes:
+        run.update(state="finished", notes={"failure": None})
 
 
 def _run_step(run: Run, executor: Executor, step: Step, *, quiet: bool) -> None:
+    if step.before is not None:
+        step.before()
     done = run.committed_ids()
     waiting = unfinished(step.items, lambda item: item.id in done)
     if not step.items:

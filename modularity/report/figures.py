@@ -62,15 +62,15 @@ def figures(content: ReportContent) -> dict[str, str]:
 
 def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     """All figures in the order of the page; parts that the content lacks give none."""
-    found = [_plot_figure(curve_plot(content))] if content.curves else []
+    found = [plot_figure(curve_plot(content))] if content.curves else []
     found += [_heatmap_figure(content, heatmap) for heatmap in content.heatmaps]
     found += [_overlap_figure(content, matrix) for matrix in content.overlaps]
-    found += [_plot_figure(expert_plot(content))] if content.expert_curves else []
-    found += [_plot_figure(function_expert_plot(content))] if content.function_expert_curves else []
+    found += [plot_figure(expert_plot(content))] if content.expert_curves else []
+    found += [plot_figure(function_expert_plot(content))] if content.function_expert_curves else []
     found += [_agreement_figure(content.agreement)] if content.agreement is not None else []
     top = max((float(np.nanmax(_enrichment(each), initial=0)) for each in content.expert_maps), default=0.0)
     found += [_expert_map_figure(content, each, top) for each in content.expert_maps]
-    found += [_plot_figure(sensitivity_plot(content))] if content.sensitivity else []
+    found += [plot_figure(sensitivity_plot(content))] if content.sensitivity else []
     found += _perturbation_figures(content)
     return tuple(found)
 
@@ -82,7 +82,7 @@ def _perturbation_figures(content: ReportContent) -> list[Figure]:
     tasks = shown.matrices[0].tasks if shown.matrices else ()
     found = []
     for dose, matrix in zip(shown.doses, shown.matrices):
-        found += [_plot_figure(dose_plot(dose, tasks)), _drop_figure(matrix)]
+        found += [plot_figure(dose_plot(dose, tasks)), _drop_figure(matrix)]
     return found + ([_routing_figure(shown.routing)] if shown.routing is not None else [])
 
 
@@ -122,7 +122,9 @@ def _routing_figure(matrix: RoutingMatrix) -> Figure:
     return Figure("routing", "routing", title, routing_caption(matrix), *svgs, data, table)
 
 
-def _plot_figure(plot: Plot) -> Figure:
+def plot_figure(plot: Plot) -> Figure:
+    """The figure of a plot of lines, drawn for wide and for narrow pages."""
+
     def draw(variant: str, width: float) -> tuple[Markup, list[tuple[str, ...]]]:
         name = f"{plot.name}-{variant}"
         return line_figure(name, plot.title, plot.description, plot.panels, plot.axis, width=width, legend=plot.legend)

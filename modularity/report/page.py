@@ -7,6 +7,7 @@ that slipped through escaping could neither run nor call home.
 import base64
 import hashlib
 from importlib import resources
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
@@ -36,6 +37,27 @@ def render_report(content: ReportContent, *, limits: Limits | None = None) -> st
     """
     shown, cuts = apply_limits(content, limits or Limits())
     drawn = page_figures(shown)
+    return render_page(
+        "report.html.j2",
+        content=shown,
+        cuts=cuts,
+        findings=headline_findings(content),
+        figures={section: [f for f in drawn if f.section == section] for section in _sections(drawn)},
+        numbers={figure.name: number for figure, number in _numbered(drawn)},
+        colours={name: category(index) for index, name in enumerate(content.function_order())},
+        segments=_segments,
+        sentence=_sentence,
+    )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A template of this package as HTML text, with the style and script of every page and the policy that allows both.
+
+    Parameters
+    ----------
+    template : file name among the templates
+    values : what the template shows; text is escaped
+    """
     style, script = _style(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=PackageLoader("modularity.report", "templates"),
@@ -45,18 +67,8 @@ def render_report(content: ReportContent, *, limits: Limits | None = None) -> st
         lstrip_blocks=True,
     )
     environment.globals["words"] = wording
-    return environment.get_template("report.html.j2").render(
-        content=shown,
-        cuts=cuts,
-        findings=headline_findings(content),
-        figures={section: [f for f in drawn if f.section == section] for section in _sections(drawn)},
-        numbers={figure.name: number for figure, number in _numbered(drawn)},
-        colours={name: category(index) for index, name in enumerate(content.function_order())},
-        segments=_segments,
-        sentence=_sentence,
-        style=Markup(style),
-        script=Markup(script),
-        policy=_policy(style, script),
+    return environment.get_template(template).render(
+        **values, style=Markup(style), script=Markup(script), policy=_policy(style, script)
     )
 
 

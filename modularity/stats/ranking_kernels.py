@@ -78,7 +78,7 @@ def _walk_untied(typing, rows, labels_RW, reciprocal, sums, start, stop, base): 
     """For k in [start, stop): y = labels_RW[rows[k]], and one step of the four sums at position base + k + 1."""
     signature = types.void(rows, labels_RW, reciprocal, sums, types.intp, types.intp, types.intp)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointers = [
             context.make_array(kind)(context, builder, argument).data
             for kind, argument in zip(signature.args[:4], arguments[:4])

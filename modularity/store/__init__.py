@@ -8,6 +8,7 @@ tables/<name>/<item id>.parquet           tidy rows
 """
 
 from modularity.store.activations import RowCoordinates
+from modularity.store.encoding import bfloat16_from_bits, bfloat16_to_bits, stored_dtype
 from modularity.store.export import TableFormat, table_bytes, table_text, write_table_file
 from modularity.store.layout import rows_per_item
 from modularity.store.ledger import ArrayWrite, CommitRecord, StoredObject, TableWrite
@@ -50,6 +51,8 @@ __all__ = [
     "StoredObject",
     "TableFormat",
     "TableWrite",
+    "bfloat16_from_bits",
+    "bfloat16_to_bits",
     "check_same_run",
     "checkpoint_path",
     "checkpoint_run",
@@ -68,6 +71,7 @@ __all__ = [
     "reusable_items",
     "rows_per_item",
     "sql",
+    "stored_dtype",
     "table_bytes",
     "table_columns",
     "table_from_columns",

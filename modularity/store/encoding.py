@@ -20,7 +20,7 @@ _NUMPY: dict[str, np.dtype] = {
 
 
 def stored_dtype(storage_dtype: StorageDtype) -> np.dtype:
-    """NumPy dtype of the array on disk."""
+    """NumPy dtype that holds values stored as `storage_dtype`: bfloat16 is held as uint16 bits."""
     return _NUMPY[storage_dtype]
 
 
@@ -47,7 +47,7 @@ def encode_values(values: np.ndarray, storage_dtype: StorageDtype) -> np.ndarray
             f"values have dtype {values.dtype}, expected a float dtype or {target} to be stored as {storage_dtype}"
         )
     if storage_dtype == "bfloat16":
-        encoded = _round_to_bfloat16(values)
+        encoded = bfloat16_to_bits(values)
         overflowed = ((encoded & 0x7FFF) == 0x7F80) & np.isfinite(values)
     else:
         with np.errstate(over="ignore"):
@@ -64,13 +64,45 @@ def encode_values(values: np.ndarray, storage_dtype: StorageDtype) -> np.ndarray
 def decode_values(stored: np.ndarray, storage_dtype: StorageDtype) -> np.ndarray:
     """Exact float32 values of a stored array."""
     if storage_dtype == "bfloat16":
-        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return bfloat16_from_bits(stored)
     return stored.astype(np.float32, copy=False)
 
 
-def _round_to_bfloat16(values: np.ndarray) -> np.ndarray:
+def bfloat16_to_bits(values: np.ndarray) -> np.ndarray:
+    """Round float32 values to bfloat16, nearest with ties to even, and return their bits.
+
+    Parameters
+    ----------
+    values : float array of any shape; converted to float32 first
+
+    Returns
+    -------
+    bits : uint16 array of the same shape; every NaN becomes the quiet NaN 0x7FC0
+    """
     with np.errstate(over="ignore"):
         bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    # Adding 0x7FFF, or 0x8000 when the last kept bit is odd, carries exactly when nearest-even rounds up.
     odd = (bits >> np.uint32(16)) & np.uint32(1)
     rounded = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
     return np.where(np.isnan(values), np.uint16(NAN_BITS), rounded)
+
+
+def bfloat16_from_bits(bits: np.ndarray) -> np.ndarray:
+    """Exact float32 values of bfloat16 bits.
+
+    Parameters
+    ----------
+    bits : uint16 array of any shape
+
+    Returns
+    -------
+    values : float32 array of the same shape
+
+    Raises
+    ------
+    DataError
+        `bits` is not uint16.
+    """
+    if bits.dtype != np.uint16:
+        raise DataError(f"bfloat16 bits have dtype {bits.dtype}, expected uint16; pass the stored array unchanged")
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -7,14 +7,21 @@ for each: at 64 x 64 float32 that took half of the time, at 96 x 96 a fifth), so
 
 import math
 import re
+from collections.abc import Mapping
 
 from modularity.errors import InputError
-from modularity.types import SiteShape
+from modularity.types import SiteName, SiteShape
 
 TARGET_CHUNK = 96
 MAX_CHUNK = 112
 MIN_CHUNK = 48
 
+_LAYER_DIMS: Mapping[SiteName, str] = {
+    "residual": "depth",
+    "router.probabilities": "sparse_layer",
+    "router.choices": "sparse_layer",
+    "shared_expert.neurons": "sparse_layer",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+ -]*")
 
 
@@ -64,13 +71,11 @@ def unit_chunk(unit_shape: tuple[int, ...]) -> tuple[int, ...]:
 def stored_dims(shape: SiteShape) -> tuple[str, ...]:
     """Dimension names of a site's array.
 
-    `depth` instead of `layer` for the residual stream, `sparse_layer` for a router, which only layers with experts
-    have, and `head_channel` for the channels of a head, because all sites of a stack lie in one group, where a
-    dimension has one size.
+    `depth` instead of `layer` for the residual stream, `sparse_layer` for a router and a shared expert, which only
+    layers with experts have, and `head_channel` for the channels of a head, because all sites of a stack lie in one
+    group, where a dimension has one size.
     """
-    layer = {"residual": "depth", "router.probabilities": "sparse_layer", "router.choices": "sparse_layer"}.get(
-        shape.site.name, "layer"
-    )
+    layer = _LAYER_DIMS.get(shape.site.name, "layer")
     units = shape.unit_dims
     if len(units) > 1:
         units = tuple("head_channel" if name == "channel" else name for name in units)

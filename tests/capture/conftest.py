@@ -8,6 +8,8 @@ import torch
 from transformers import (
     BertConfig,
     BertModel,
+    DeepseekV3Config,
+    DeepseekV3Model,
     DistilBertConfig,
     DistilBertModel,
     GPT2Config,
@@ -22,6 +24,8 @@ from transformers import (
     OlmoeModel,
     OPTConfig,
     OPTModel,
+    Qwen2MoeConfig,
+    Qwen2MoeModel,
     Qwen3MoeConfig,
     Qwen3MoeModel,
     RobertaConfig,
@@ -32,9 +36,10 @@ from transformers import (
     T5Model,
 )
 
-from modularity.capture import Capturer, CaptureStats, numpy_dtype
+from modularity.capture import Capturer, CaptureStats
 from modularity.data import Gather, TokenBatch
 from modularity.models import LoadedModel, wrap_model
+from modularity.store import stored_dtype
 from modularity.types import Site
 
 VOCABULARY = 97
@@ -101,6 +106,23 @@ _MODELS = {
         Qwen3MoeConfig(
             **_LLAMA_LIKE
             | {"moe_intermediate_size": 16, "num_experts": 6, "head_dim": 8, "mlp_only_layers": [1]}
+            | changes
+        )
+    ),
+    "qwen2_moe": lambda changes: Qwen2MoeModel(
+        Qwen2MoeConfig(
+            **_LLAMA_LIKE
+            | {"moe_intermediate_size": 16, "num_experts": 6, "shared_expert_intermediate_size": 40}
+            | {"mlp_only_layers": [1]}
+            | changes
+        )
+    ),
+    "deepseek_v3": lambda changes: DeepseekV3Model(
+        DeepseekV3Config(
+            **_LLAMA_LIKE
+            | {"moe_intermediate_size": 16, "n_routed_experts": 6, "n_shared_experts": 2, "first_k_dense_replace": 1}
+            | {"n_group": 2, "topk_group": 1, "q_lora_rank": 16, "kv_lora_rank": 16, "num_key_value_heads": 4}
+            | {"qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 6}
             | changes
         )
     ),
@@ -199,7 +221,7 @@ def run(neurons) -> Callable[..., tuple[dict[Site, np.ndarray], CaptureStats]]:
         sites = [neurons(model)] if sites is None else sites
         capturer = Capturer(model, sites, layers=layers, storage_dtype=dtype)
         out = {
-            site: np.full((n_rows, len(shape.layers), *shape.unit_shape), 7, dtype=numpy_dtype(dtype))
+            site: np.full((n_rows, len(shape.layers), *shape.unit_shape), 7, dtype=stored_dtype(dtype))
             for site, shape in capturer.shapes.items()
         }
         return out, capturer.capture(batches, out, row_start, reduction=reduction)

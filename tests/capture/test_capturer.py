@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from modularity.capture import Capturer, CaptureStats, bfloat16_from_bits
+from modularity.capture import Capturer, CaptureStats
 from modularity.errors import DataError, InputError
+from modularity.store import bfloat16_from_bits
 from modularity.types import Site
 
 ARCHITECTURES = ["opt", "gpt2", "gpt_neox", "bert", "roberta", "distilbert", "llama", "t5"]

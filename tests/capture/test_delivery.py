@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from modularity.capture import bfloat16_from_bits
 from modularity.errors import NumericError
+from modularity.store import bfloat16_from_bits
 
 
 def test_nan_is_refused_with_the_rows_that_hold_it(tiny, batch_of, run, n_hooks):

@@ -14,7 +14,7 @@ from modularity.models import RoutedNeurons
 from modularity.models.expert_layers import ExpertWeights
 from modularity.types import Site
 
-NAMES = ["switch", "mixtral", "olmoe", "qwen3_moe"]
+NAMES = ["switch", "mixtral", "olmoe", "qwen3_moe", "qwen2_moe"]
 LENGTHS = [5, 9, 1, 7]
 
 

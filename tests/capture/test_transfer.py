@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from modularity.capture import Capturer, bfloat16_from_bits, numpy_dtype
+from modularity.capture import Capturer
 from modularity.capture.transfer import CudaCopier, HostRing
 from modularity.errors import NumericError
+from modularity.store import bfloat16_from_bits, stored_dtype
 
 
 class LateCopier:
@@ -109,7 +110,7 @@ def test_capture_through_the_ring_equals_direct_capture(tiny, batch_of, run, neu
     site = neurons(model)
     capturer = Capturer(model, [site], storage_dtype=storage)
     capturer._ring = HostRing(LateCopier(), n_slots=3)
-    out = np.zeros((n_rows, 3, 48), dtype=numpy_dtype(storage))
+    out = np.zeros((n_rows, 3, 48), dtype=stored_dtype(storage))
     for _ in range(2):
         capturer.capture(batches, {site: out}, reduction=reduction)
         np.testing.assert_array_equal(out, direct[site])
@@ -132,7 +133,7 @@ def test_overflow_and_nan_are_seen_behind_the_ring(tiny, batch_of, neurons, n_ho
         capturer = Capturer(model, [site], layers=[1], storage_dtype=dtype)
         capturer._ring = HostRing(LateCopier(), n_slots=2)
         with pytest.raises(NumericError, match=message):
-            capturer.capture(batch, {site: np.zeros((2, 1, 48), numpy_dtype(dtype))}, 10, reduction="max")
+            capturer.capture(batch, {site: np.zeros((2, 1, 48), stored_dtype(dtype))}, 10, reduction="max")
     assert n_hooks(model) == 0
 
 

@@ -67,6 +67,11 @@ _CONFIGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "CausalLM",
         {**_MOE, "moe_intermediate_size": 24, "num_experts": 5, "head_dim": 8, "norm_topk_prob": True},
     ),
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        "CausalLM",
+        {**_MOE, "moe_intermediate_size": 24, "num_experts": 5, "shared_expert_intermediate_size": 40},
+    ),
 }
 
 

@@ -15,6 +15,7 @@ MODELS = {
     "olmoe": ("decoder", "model.layers.{}.mlp"),
     "mixtral": ("decoder", "model.layers.{}.mlp"),
     "qwen3_moe": ("decoder", "model.layers.{}.mlp"),
+    "qwen2_moe": ("decoder", "model.layers.{}.mlp"),
 }
 ALLOWED = (1, 3, 4)
 
@@ -54,6 +55,8 @@ def by_hand(name: str, ffn: torch.nn.Module, hidden_ND: torch.Tensor, allowed: t
                 gate, up = (ffn.experts.gate_up_proj[expert] @ hidden).chunk(2)
                 written = ffn.experts.down_proj[expert] @ (functional.silu(gate) * up)
             output[token] += probability[expert] / total * written
+        if name == "qwen2_moe":
+            output[token] += torch.sigmoid(ffn.shared_expert_gate(hidden)) * ffn.shared_expert(hidden)
     return output
 
 
@@ -130,6 +133,7 @@ def test_routers_say_what_they_choose(tiny) -> None:
         "olmoe": (2, False),
         "mixtral": (2, True),
         "qwen3_moe": (2, True),
+        "qwen2_moe": (2, False),
     }
     assert all(router.n_experts == 5 for router in found.values())
     assert {(router.stack, router.layer) for router in routers(tiny("switch").base)} == {("encoder", 1), ("decoder", 1)}
@@ -156,7 +160,11 @@ def test_all_problems_are_named(tiny) -> None:
     with pytest.raises(InputError) as caught, restricted_routing(tiny("switch").base, wrong):
         pass
     text = str(caught.value)
-    for part in ("layer 0 of the encoder has no router; layers with one: encoder 1, decoder 1", "experts [1, 5]", "7"):
+    for part in (
+        "encoder has no router that can be restricted; layers with one: encoder 1, decoder 1",
+        "experts [1, 5]",
+        "7",
+    ):
         assert part in text
 
 

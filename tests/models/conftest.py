@@ -54,6 +54,17 @@ _SWITCH = {
     "pad_token_id": 0,
     "decoder_start_token_id": 0,
 }
+_SHARED = {**_MOE, "intermediate_size": 37, "moe_intermediate_size": 24}
+_DEEPSEEK = {**_SHARED, "n_routed_experts": 4, "n_shared_experts": 2, "first_k_dense_replace": 1}
+_GROUPS = {"n_group": 2, "topk_group": 1}
+_LATENT = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 6,
+}
 # name -> (config class, arguments); where the model type differs from the name, the arguments make the difference
 _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": ("OPTConfig", {**_OPT, "word_embed_proj_dim": 32}),
@@ -111,6 +122,14 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"norm_topk_prob": True, "mlp_only_layers": [0]},
     ),
     "switch": ("SwitchTransformersConfig", _SWITCH),
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        {**_SHARED, "num_experts": 5, "shared_expert_intermediate_size": 40, "mlp_only_layers": [0]},
+    ),
+    "deepseek_v2": ("DeepseekV2Config", {**_DEEPSEEK, **_LATENT, "topk_method": "greedy"}),
+    "deepseek_v3": ("DeepseekV3Config", {**_DEEPSEEK, **_LATENT, **_GROUPS}),
+    "dots1": ("Dots1Config", {**_DEEPSEEK, **_GROUPS}),
+    "glm4_moe": ("Glm4MoeConfig", {**_DEEPSEEK, **_GROUPS, "head_dim": 12}),
 }
 
 

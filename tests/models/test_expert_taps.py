@@ -256,15 +256,15 @@ def test_dense_layers_of_a_mixed_model_are_ordinary(tiny_model: Callable[..., Lo
 def test_unknown_mixtures_are_refused_by_name() -> None:
     import transformers
 
-    config = transformers.Qwen2MoeConfig(
-        vocab_size=48, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_experts=4,
-        num_key_value_heads=2, moe_intermediate_size=8, shared_expert_intermediate_size=8, intermediate_size=8,
+    config = transformers.Ernie4_5_MoeConfig(
+        vocab_size=48, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, moe_num_experts=4,
+        num_key_value_heads=2, moe_intermediate_size=8, moe_k=2, intermediate_size=8,
     )  # fmt: skip
     module = transformers.AutoModel.from_config(config)
-    with pytest.raises(ModelError, match=r"'qwen2_moe' is a mixture of experts .* it has mixtral, olmoe, qwen3_moe, "):
+    with pytest.raises(ModelError, match=r"'ernie4_5_moe' is a mixture of experts .* it has deepseek_v2, .*olmoe, "):
         wrap_model(module, None, name="x")
-    with pytest.raises(ModelError, match="'qwen2_moe' is not in the site table; known: bert"):
-        architecture_of("qwen2_moe")
+    with pytest.raises(ModelError, match="'ernie4_5_moe' is not in the site table; known: bert"):
+        architecture_of("ernie4_5_moe")
 
 
 def test_experts_of_another_layout_are_refused(tiny_config: Callable[..., Any], monkeypatch: Any) -> None:

@@ -46,6 +46,8 @@ def test_stored_dims():
     assert stored_dims(site_shape(Site("decoder", "residual"), dims=("channel",))) == ("row", "depth", "channel")
     router = site_shape(Site("decoder", "router.choices"), dims=("expert",))
     assert stored_dims(router) == ("row", "sparse_layer", "expert")
+    shared = site_shape(Site("decoder", "shared_expert.neurons"), dims=("shared_expert_neuron",))
+    assert stored_dims(shared) == ("row", "sparse_layer", "shared_expert_neuron")
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "x\n", "ä"])
