@@ -61,7 +61,7 @@ def render_report(content: ReportContent, *, limits: Limits | None = None) -> st
 
 
 def _sections(drawn: tuple[Figure, ...]) -> list[str]:
-    known = ("predictivity", "overlap", "experts", "sensitivity", "perturbation", "routing")
+    known = ("predictivity", "overlap", "experts", "sensitivity", "perturbation", "routing", "training")
     return list(dict.fromkeys((*known, *(figure.section for figure in drawn))))
 
 
