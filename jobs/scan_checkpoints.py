@@ -21,6 +21,20 @@ from jobs.emergent_modularity import read_functions
 from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
 
 
+def series_values() -> dict[str, Any]:
+    """Config of the scan of the trained series that ships with the package, with its planted functions."""
+    from modularity.data import planted_functions, series_path
+
+    return {
+        "job": "scan_checkpoints",
+        "model": {"name": str(series_path())},
+        "functions": [function.as_json() for function in planted_functions()],
+        # 1 % of 256 neurons would be two: no expert could stand out
+        "experts": {"top_fraction": 0.05, "sensitivity": [0.05, 0.1]},
+        "scan": {},
+    }
+
+
 def command(
     model: Annotated[
         list[str],
@@ -46,24 +60,11 @@ def command(
     """
     with readable_errors():
         declared, lines = read_functions(functions)
-        series = model == ["series"]
-        if series:
-            from modularity.data import planted_functions, series_path
-
-            model = [str(series_path())]
-            declared = declared if functions else [function.as_json() for function in planted_functions()]
-        values: dict[str, Any] = {
-            "job": "scan_checkpoints",
-            "model": {"name": model[0]},
-            "functions": declared,
-            "scan": {
-                "revisions": revisions,
-                "folders": model if len(model) > 1 else [],
-                "parallel": parallel,
-            },
-        }
-        if series:  # 1 % of 256 neurons would be two: no expert could stand out
-            values["experts"] = {"top_fraction": 0.05, "sensitivity": [0.05, 0.1]}
+        values: dict[str, Any] = {"job": "scan_checkpoints", "model": {"name": model[0]}, "functions": declared}
+        if model == ["series"]:
+            values = series_values() | ({"functions": declared} if functions else {})
+        folders = model if len(model) > 1 else []
+        values["scan"] = {"revisions": revisions, "folders": folders, "parallel": parallel}
         values, lines = with_overrides(values, overrides, lines)
         launch(values, out=out, plan=plan, lines=lines)
 

@@ -91,8 +91,20 @@ def launch(
     plan: bool,
     reuse: str | None = None,
     lines: Mapping[Key, str] | None = None,
+    series: Mapping[str, Any] | None = None,
 ) -> None:
-    """Validate a job's values, then print its plan or run it."""
+    """Validate a job's values, then print its plan or run it.
+
+    Parameters
+    ----------
+    values : the config of the job
+    out : where the run is written
+    plan : print its size, and stop
+    reuse : run whose activations are taken over
+    lines : where each key of the config stands, for messages
+    series : config of a checkpoint scan that a single run brings along: written to `series` inside the run, after it,
+        and shown as a section of its report
+    """
     from modularity.pipelines import EmergentModularityConfig
 
     known = ("emergent_modularity", "perturbation", "scan_checkpoints")
@@ -117,6 +129,8 @@ def launch(
         made = plan_job(config, reuse=reuse)
         print(made.text())
         made.check(config.allowance)
+        if series is not None:
+            _launch_scan(series, out=None if out is None else _series_of(out), plan=True, reuse=None, lines=None)
         return
     try:
         outcome = run_job(config, out, reuse=reuse)
@@ -125,8 +139,28 @@ def launch(
         raise KeyboardInterrupt(
             f"{cause}: finished work items stay recorded in {out}; the same command goes on"
         ) from None
+    shown = None if series is None else _series_of(out)
+    new = shown is not None and not _is_compared(shown)
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
-        _tell_written(write_report(out))
+        _tell_written(write_report(out, scan=None if new else shown))
+    if series is not None and new:
+        _launch_scan(series, out=shown, plan=False, reuse=None, lines=None)
+        _tell_written(write_report(out, scan=shown))
+
+
+def _series_of(out: str) -> str:
+    """Place of the scan that a run brings along."""
+    from modularity.store import open_space
+
+    return open_space(out).join("series").uri
+
+
+def _is_compared(scan: str) -> bool:
+    """Whether a scan is finished to its last step, the page."""
+    from modularity.report import REPORT
+    from modularity.store import is_scan, open_space, read_scan
+
+    return is_scan(scan) and read_scan(scan).summary is not None and open_space(scan).exists(REPORT)
 
 
 def _launch_scan(
@@ -336,6 +370,9 @@ def report(
     uri: RunUri,
     out: Annotated[Path | None, typer.Option(help="HTML file to write; default: report.html in the run.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG files.")] = None,
+    scan: Annotated[
+        str | None, typer.Option(help="Finished checkpoint scan to show as a section of the page.", metavar="SCAN")
+    ] = None,
 ) -> None:
     """Write the report of a run: one HTML file that needs no network.
 
@@ -344,7 +381,7 @@ def report(
     with readable_errors():
         from modularity.report import write_report
 
-        for path in write_report(uri, out=out, figures_folder=figures):
+        for path in write_report(uri, out=out, figures_folder=figures, scan=scan):
             print(path)
 
 

@@ -1,7 +1,7 @@
 """The figures of a report: what each shows, in two widths for the page and as standalone SVG files for papers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from markupsafe import Markup
@@ -19,6 +19,7 @@ from modularity.report.perturbation import (
     drop_grid,
     routing_caption,
 )
+from modularity.report.scan_figures import scan_plots
 from modularity.report.svg import standalone
 from modularity.report.wording import MISSING, interval, number, p_cell, significant
 
@@ -72,6 +73,8 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     found += [_expert_map_figure(content, each, top) for each in content.expert_maps]
     found += [plot_figure(sensitivity_plot(content))] if content.sensitivity else []
     found += _perturbation_figures(content)
+    if content.scan is not None:
+        found += [_plot_figure(replace(plot, section="training")) for plot in scan_plots(content.scan)]
     return tuple(found)
 
 

@@ -1,6 +1,7 @@
 """Writes the report of a run: the page into the run or to a file, and the figures as SVG files."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from modularity.errors import InputError
@@ -8,13 +9,16 @@ from modularity.report.figures import figures
 from modularity.report.page import render_report
 from modularity.report.run_content import report_content
 from modularity.report.scan_content import scan_content
+from modularity.report.scan_findings import scan_findings
 from modularity.report.scan_page import render_scan, scan_figures
 from modularity.store import Space, is_scan, open_run, open_space
 
 REPORT = "report.html"
 
 
-def write_report(uri: str, *, out: Path | None = None, figures_folder: Path | None = None) -> list[str]:
+def write_report(
+    uri: str, *, out: Path | None = None, figures_folder: Path | None = None, scan: str | None = None
+) -> list[str]:
     """Write the page, and the figures where a folder is given; returns what was written.
 
     Parameters
@@ -23,8 +27,18 @@ def write_report(uri: str, *, out: Path | None = None, figures_folder: Path | No
         are not there yet are named on the page
     out : HTML file; None = `report.html` inside the run
     figures_folder : folder for one SVG file for each figure
+    scan : finished checkpoint scan that the page of a run takes in as a section, with its findings
+
+    Raises
+    ------
+    InputError
+        `scan` is given for the page of a scan or is none itself, or a place cannot be written.
+    StoreError
+        There is no run, or the scan has no tables yet.
     """
-    space, page, drawn = _scan_page(uri) if is_scan(uri) else _run_page(uri)
+    if scan is not None:
+        _check_scan(uri, scan)
+    space, page, drawn = _scan_page(uri) if is_scan(uri) else _run_page(uri, scan)
     if out is None:
         space.write(REPORT, page.encode())
         written = [space.address(REPORT)]
@@ -39,9 +53,19 @@ def write_report(uri: str, *, out: Path | None = None, figures_folder: Path | No
     return written
 
 
-def _run_page(uri: str) -> tuple[Space, str, Callable[[], dict[str, str]]]:
+def _check_scan(uri: str, scan: str) -> None:
+    if is_scan(uri):
+        raise InputError(f"--scan {scan}: {uri} is a scan itself, and only the page of a single run takes one in")
+    if not is_scan(scan):
+        raise InputError(f"--scan {scan}: there is no checkpoint scan; expected the --out of jobs.scan_checkpoints")
+
+
+def _run_page(uri: str, scan: str | None) -> tuple[Space, str, Callable[[], dict[str, str]]]:
     run = open_run(uri)
     content = report_content(run)
+    if scan is not None:
+        shown = scan_content(scan)
+        content = replace(content, scan=shown, findings=(*content.findings, *scan_findings(shown)))
     return run.space, render_report(content), lambda: figures(content)
 
 
