@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## the virtual environment with pinned versions
 
-quickstart: $(READY)  ## the main job on real weights, about two minutes; open $(OUT)/report.html
+quickstart: $(READY)  ## the main job on real weights, about three minutes; open $(OUT)/report.html
 	$(BIN)/python -m jobs.quickstart --out $(OUT)
 
 test: $(READY)   ## all tests

@@ -10,12 +10,15 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modularity.config import Key, apply_overrides, read_config_file, validate_config
 from modularity.errors import AllowanceError, IdentityError, InputError, ModularityError, WorkError
+
+if TYPE_CHECKING:
+    from modularity.store.space import Space
 
 app = typer.Typer(
     name="modularity",
@@ -139,13 +142,24 @@ def launch(
         raise KeyboardInterrupt(
             f"{cause}: finished work items stay recorded in {out}; the same command goes on"
         ) from None
-    shown = None if series is None else _series_of(out)
-    new = shown is not None and not _is_compared(shown)
-    if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
-        _tell_written(write_report(out, scan=None if new else shown))
-    if series is not None and new:
-        _launch_scan(series, out=shown, plan=False, reuse=None, lines=None)
-        _tell_written(write_report(out, scan=shown))
+    if series is None:
+        if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
+            _tell_written(write_report(out))
+        return
+    if outcome.was_finished and _shows_training(outcome.run.space):
+        return
+    scan = _series_of(out)
+    if not _is_compared(scan):
+        _tell_written(write_report(out))  # to look at while the checkpoints run
+        _launch_scan(series, out=scan, plan=False, reuse=None, lines=None)
+    _tell_written(write_report(out, scan=scan))
+
+
+def _shows_training(space: "Space") -> bool:
+    """Whether the page of a run has the section about a scan."""
+    from modularity.report import REPORT
+
+    return space.exists(REPORT) and b'<section id="training">' in space.read(REPORT)
 
 
 def _series_of(out: str) -> str:
@@ -160,7 +174,10 @@ def _is_compared(scan: str) -> bool:
     from modularity.report import REPORT
     from modularity.store import is_scan, open_space, read_scan
 
-    return is_scan(scan) and read_scan(scan).summary is not None and open_space(scan).exists(REPORT)
+    if not is_scan(scan) or not open_space(scan).exists(REPORT):
+        return False
+    record = read_scan(scan)
+    return record.state == "finished" and record.summary is not None
 
 
 def _launch_scan(

@@ -74,7 +74,7 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     found += [plot_figure(sensitivity_plot(content))] if content.sensitivity else []
     found += _perturbation_figures(content)
     if content.scan is not None:
-        found += [_plot_figure(replace(plot, section="training")) for plot in scan_plots(content.scan)]
+        found += [plot_figure(replace(plot, section="training")) for plot in scan_plots(content.scan)]
     return tuple(found)
 
 

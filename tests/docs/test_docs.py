@@ -79,7 +79,10 @@ def commands() -> dict[str, set[str]]:
         job = typer.Typer()
         job.command()(importlib.import_module(f"jobs.{path.stem}").command)
         found[f"jobs.{path.stem}"] = get_command(job)
-    return {name: {"--help", *(o for p in command.params for o in p.opts)} for name, command in found.items()}
+    return {
+        name: {"--help", *(o for p in command.params for o in (*p.opts, *p.secondary_opts))}
+        for name, command in found.items()
+    }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
