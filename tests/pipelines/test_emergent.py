@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import documented
 import numpy as np
 import pytest
 import tiny_jobs
@@ -95,6 +96,10 @@ def test_every_table_is_there_with_its_columns_and_rows(finished: Run) -> None:
         table = finished.table(name)
         assert table.column_names == columns.split(), name
         assert table.num_rows == n_rows, name
+
+
+def test_tables_are_documented(finished: Run) -> None:
+    assert documented.differences(finished) == {}
 
 
 def test_every_number_in_the_tables_is_finite(finished: Run) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import documented
 import numpy as np
 import pytest
 import tiny_jobs
@@ -134,6 +135,7 @@ def test_a_job_trains_every_strategy_and_resumes(source: Run, tmp_path: Path, mo
         tiny.run(settings.replace(runtime={**settings.runtime.as_json(), "max_attempts": 1}), tmp_path / "run")
     monkeypatch.undo()
     run = tiny.run(settings, tmp_path / "run")
+    assert documented.differences(run) == {}
     rows = tiny_jobs.rows_of(run, "fine_tuning")
     assert len(rows) == planned.items["fine_tune"] == 8 * len({row["task"] for row in rows})
     for row in rows:

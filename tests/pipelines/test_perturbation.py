@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import documented
 import numpy as np
 import pytest
 import tiny_jobs
@@ -68,6 +69,10 @@ def test_the_table_is_tidy_and_complete(finished: Run) -> None:
     assert [(row["seed"], row["accuracy"], row["collapsed"]) for row in own] == [(-1, 0.5, True)]
     assert own[0]["drop_margin_se"] < own[0]["drop_margin"]
     assert own[0]["accuracy_low"] < 0.5 < own[0]["accuracy_high"]
+
+
+def test_tables_are_documented(finished: Run) -> None:
+    assert documented.differences(finished) == {}
 
 
 def test_rankings_choose_the_planted_neurons(finished: Run) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import documented
 import numpy as np
 import pytest
 import tiny_jobs
@@ -56,6 +57,10 @@ def test_a_run_without_rows_holds_reductions_and_nothing_else(reduced: Run, conf
     assert status.n_tokens == sum(table.n_tokens for table in job.tables.values())
     report = verify_run(reduced.uri)
     assert (report.problems, report.n_rows) == ((), 0)
+
+
+def test_tables_are_documented(reduced: Run) -> None:
+    assert documented.differences(reduced) == {}
 
 
 def test_statistics_over_tokens_are_those_of_all_tokens(reduced: Run, tokens: list[np.ndarray]) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import documented
 import numpy as np
 import pytest
 import tiny_jobs
@@ -93,6 +94,7 @@ def test_routing_of_a_mixture_model_from_plan_to_report(source: Run, tmp_path: P
     }
     assert functional
     run = tiny.run(config, tmp_path / "run")
+    assert documented.differences(run) == {}
     rows = tiny_jobs.rows_of(run, "routing")
     assert len(rows) == plan.items["routing"] * 4
     assert {row["experts_of"] for row in rows} <= functional

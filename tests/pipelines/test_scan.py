@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import documented
 import pytest
 import tiny_scans
 
@@ -72,6 +73,10 @@ def test_all_have_the_partition_of_the_last(scanned: Path) -> None:
     labels = [checkpoint_run(open_space(scanned), name).results(PARTITION)["expert"].values for name in NAMES]
     for other in labels[:3]:
         assert (other == labels[3]).all()
+
+
+def test_tables_of_the_comparison_are_documented(scanned: Path) -> None:
+    assert documented.differences(open_summary(scanned), scan=True) == {}
 
 
 def test_tables_and_results_along_steps(scanned: Path) -> None:
