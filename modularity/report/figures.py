@@ -9,6 +9,7 @@ from markupsafe import Markup
 from modularity.report.captions import agreement_caption, expert_map_caption, heatmap_caption, overlap_caption
 from modularity.report.content import AgreementMatrix, ExpertMap, FloatArray, Heatmap, OverlapMatrix, ReportContent
 from modularity.report.curves import Plot, curve_plot, expert_plot, function_expert_plot, sensitivity_plot
+from modularity.report.fine_tuning import fine_tuning_plot
 from modularity.report.grids import Grid, grid_figure
 from modularity.report.lines import line_figure
 from modularity.report.perturbation import (
@@ -86,7 +87,8 @@ def _perturbation_figures(content: ReportContent) -> list[Figure]:
     found = []
     for dose, matrix in zip(shown.doses, shown.matrices):
         found += [plot_figure(dose_plot(dose, tasks)), _drop_figure(matrix)]
-    return found + ([_routing_figure(shown.routing)] if shown.routing is not None else [])
+    found += [_routing_figure(shown.routing)] if shown.routing is not None else []
+    return found + ([plot_figure(fine_tuning_plot(shown.tuning))] if shown.tuning is not None else [])
 
 
 def _drop_figure(matrix: DropMatrix) -> Figure:

@@ -15,6 +15,7 @@ from modularity.report.content import (
     RunSummary,
     SubFunction,
 )
+from modularity.report.fine_tuning import fine_tuning_findings, fine_tunings
 from modularity.report.perturbation import Dose, DoseLine, DosePanel, DropMatrix, Perturbation, RoutingMatrix
 from modularity.report.wording import number, p_value, percent, plural, with_interval
 from modularity.store import Run
@@ -41,6 +42,7 @@ def perturbation_content(run: Run, model: str) -> ReportContent:
         doses=tuple(_dose(rows, noise, tasks) for noise in noises),
         matrices=tuple(_matrix(rows, noise, tasks) for noise in noises),
         routing=_routing(_rows(run, "routing_tests"), tasks),
+        tuning=fine_tunings(_rows(run, "fine_tuning"), _rows(run, "fine_tuning_tests")),
     )
     return ReportContent(
         title=f"Neurons broken in {model}",
@@ -57,7 +59,11 @@ def perturbation_content(run: Run, model: str) -> ReportContent:
         perturbation=shown,
         sections=("perturbation", *(("routing",) if shown.routing else ())),
         notes=tuple(_notes(run, rows)),
-        findings=(*_verdicts(_rows(run, "dissociation")), *_routing_findings(_rows(run, "routing_tests"))),
+        findings=(
+            *_verdicts(_rows(run, "dissociation")),
+            *_routing_findings(_rows(run, "routing_tests")),
+            *fine_tuning_findings(shown.tuning),
+        ),
     )
 
 

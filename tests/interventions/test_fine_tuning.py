@@ -11,6 +11,7 @@ from modularity.interventions import (
     FineTuning,
     LabelTask,
     fine_tuned,
+    fine_tuning,
     label_logits,
     label_task,
     measure_task,
@@ -153,13 +154,19 @@ def test_wrong_settings_are_refused(tiny, task) -> None:
         pass
 
 
-def test_a_diverging_loss_is_an_error_and_the_model_stays_as_it_was(tiny, task) -> None:
+def test_a_loss_that_is_not_finite_is_an_error_and_the_model_stays_as_it_was(tiny, task, monkeypatch) -> None:
     model = tiny("switch")
     parameters, before = trainable_parameters(model.base, "encoder", first_layer=1), weights(model)
-    settings = replace(QUICK, learning_rate=1e37)
+    original, calls = fine_tuning.batch_logits, []
+
+    def overflowing(*arguments):
+        calls.append(1)
+        return original(*arguments) * (torch.inf if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(fine_tuning, "batch_logits", overflowing)
     with (
-        pytest.raises(NumericError, match=r"at step \d+; take a learning_rate below"),
-        fine_tuned(model, task(), task(1), parameters, settings),
+        pytest.raises(NumericError, match=r"the loss is nan at step 2; take a learning_rate below 0\.01"),
+        fine_tuned(model, task(), task(1), parameters, QUICK),
     ):
         pass
     assert all(torch.equal(value, weights(model)[name]) for name, value in before.items())

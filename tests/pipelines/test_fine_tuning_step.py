@@ -18,6 +18,7 @@ from modularity.pipelines.perturbation import plan_perturbation
 from modularity.pipelines.perturbation_config import FineTuningConfig
 from modularity.pipelines.perturbation_prepare import prepare_perturbation
 from modularity.pipelines.restrictions import Restriction
+from modularity.report import headline_findings, render_report, report_content
 from modularity.store import Manifest, Run, create_run, table_from_columns
 from modularity.types import WorkItem
 
@@ -147,5 +148,11 @@ def test_a_job_trains_every_strategy_and_resumes(source: Run, tmp_path: Path, mo
     tests = tiny_jobs.rows_of(run, "fine_tuning_tests", measure="accuracy")
     assert {row["against"] for row in tests} == {"original", "others", "random"}
     assert {row["smallest_p_value"] for row in tests} == {0.5}
+    content = report_content(run)
+    assert content.perturbation is not None
+    assert content.perturbation.tuning is not None
+    assert content.perturbation.tuning.tasks[0].accuracy_NX.shape == (2, 4)
+    assert "Fine-tuning with the experts of a task only" in render_report(content)
+    assert any(found.text.startswith("fine-tuning: on average over the tasks") for found in headline_findings(content))
     curve = tiny_jobs.rows_of(run, "fine_tuning_curve")
     assert {row["step"] for row in curve} == {0, 2, 4}
