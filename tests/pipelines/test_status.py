@@ -20,7 +20,7 @@ def test_a_finished_run(finished: Run) -> None:
     assert status.n_bytes == sum((Path(finished.uri) / path).stat().st_size for path in paths)
     assert set(status.functions) == {"words", "topics"}
     text = status.text()
-    assert "items     22/22: capture 3/3" in text
+    assert "items     23/23: capture 3/3" in text
     assert "state     finished\n" in text
     assert "damage" not in text
     assert json.loads(json.dumps(status.as_json()))["items"]["overlap"] == [1, 1]
