@@ -16,7 +16,7 @@ STRATEGIES = {
     "original": "all",
     "functional": "functional",
     "others": "others",
-    "random": "random",
+    "random": "any",
 }
 """Strategy and what is written at the axis, in order."""
 MEAN_OF_TASKS = "mean of tasks"

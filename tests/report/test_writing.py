@@ -68,6 +68,8 @@ def test_every_figure_shows_the_values_of_the_tables(open_page, tiny_run):
     whole = row_of(tiny_run, "function_modularity", figure="proportion", null="permuted labels", **of_words, layer=0)[
         "observed"
     ]
+    first = row_of(tiny_run, "partition_agreement", layer=1, partition_a="balanced", partition_b="random")
+    agreed = f"adjusted Rand index: {significant(first['adjusted_rand'])}"
     functions = {"function_a": "topics", "function_b": "words"}
     pair = {"subfunction_a": "river", "subfunction_b": "stone"}
     expected = {
@@ -79,6 +81,7 @@ def test_every_figure_shows_the_values_of_the_tables(open_page, tiny_run):
         "experts": ("words · layer 0", f"proportion {100 * proportion:.3g} %"),
         "experts-functions": ("words · layer 0", f"proportion {significant(100 * whole)} %"),
         "experts-layer-0": ("river · expert 1", f"of the top 20 neurons: {count}"),
+        "agreement": ("balanced · random · layer 1", agreed),
         "sensitivity": ("words · top 5.0 %", f"proportion {100 * overall:.3g} %"),
     }
     page = open_page(height=1400)
