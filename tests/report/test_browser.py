@@ -26,8 +26,11 @@ def tip_at(page, figure, x, y):
     """The tooltip after pointing at a place of the figure's drawing, given in its own units."""
     drawing = page.locator(f"figure#figure-{figure} .wide svg")
     drawing.scroll_into_view_if_needed()
+    page.mouse.move(0, 0)
+    page.locator("#tip").wait_for(state="hidden")
     box = drawing.bounding_box()
     page.mouse.move(box["x"] + x, box["y"] + y)
+    page.locator("#tip").wait_for(state="visible")  # text that is not rendered yet has no line breaks
     return page.locator("#tip").inner_text()
 
 

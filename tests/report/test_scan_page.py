@@ -170,6 +170,7 @@ def test_in_a_browser(open_page):
     x, y = drawing.get_attribute("data-points").split()[3].split(",")
     box = drawing.bounding_box()
     page.mouse.move(box["x"] + float(x), box["y"] + float(y))
+    page.locator("#tip").wait_for(state="visible")
     assert page.locator("#tip").inner_text().startswith("semantic · step 16\nnormalised AP ")
     narrow = open_page(width=375)
     assert narrow.evaluate("document.documentElement.scrollWidth") <= 375

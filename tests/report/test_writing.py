@@ -97,6 +97,8 @@ def tip(page, name):
     """The tooltip over the first point of a line plot, or over the second cell in the first row of a matrix."""
     drawing = page.locator(f"figure#figure-{name} .wide svg")
     drawing.scroll_into_view_if_needed()
+    page.mouse.move(0, 0)
+    page.locator("#tip").wait_for(state="hidden")
     box = drawing.bounding_box()
     points = drawing.get_attribute("data-points")
     if points:
@@ -104,4 +106,5 @@ def tip(page, name):
     else:
         x, y = (float(drawing.get_attribute(f"data-{axis}").split()[index]) + 3 for axis, index in (("x", 1), ("y", 0)))
     page.mouse.move(box["x"] + x, box["y"] + y)
+    page.locator("#tip").wait_for(state="visible")
     return page.locator("#tip").inner_text()
