@@ -1,6 +1,6 @@
 """Labelled text to examples, tokens and token batches."""
 
-from modularity.data.batches import row_ranges, token_batches
+from modularity.data.batches import example_batch, row_ranges, token_batches
 from modularity.data.files import sample_names
 from modularity.data.functions import (
     Columns,
@@ -40,6 +40,7 @@ __all__ = [
     "TokenBatch",
     "TokenTable",
     "Tokenizer",
+    "example_batch",
     "inference_function",
     "keeps_rule",
     "load_functions",

@@ -65,6 +65,30 @@ def token_batches(
         yield _batch(table, example_E[members], start, stop, pad_id)
 
 
+def example_batch(table: TokenTable, examples_B: npt.NDArray[np.int64], *, pad_id: int) -> TokenBatch:
+    """One batch of the given examples, in the given order, with all their rows: for training, where order is drawn.
+
+    Parameters
+    ----------
+    table : tokens and rows of a function
+    examples_B : indices of examples, each at most once
+    pad_id : token id at padding
+
+    Raises
+    ------
+    DataError
+        No example, one that does not exist, or one twice.
+    """
+    examples_B = np.asarray(examples_B, dtype=np.int64)
+    wrong = sorted(set(examples_B.tolist()) - set(range(table.n_examples)))
+    if not len(examples_B) or wrong or len(np.unique(examples_B)) < len(examples_B):
+        raise DataError(
+            f"examples {examples_B.tolist()[:10]} of {table.n_examples}: expected one or more, each once"
+            + (f"; {wrong[0]} does not exist" if wrong else "")
+        )
+    return _batch(table, examples_B, 0, table.n_rows, pad_id)
+
+
 def cut_batches(lengths_E: npt.NDArray[np.int64], tokens_per_batch: int) -> list[npt.NDArray[np.int64]]:
     """Indices of each batch, for lengths in descending order.
 

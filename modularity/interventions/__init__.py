@@ -1,5 +1,5 @@
 """Live model changed: noise in chosen neurons, routers restricted to some experts, FFNs divided into experts; the
-effect on tasks measured.
+effect on tasks measured, and few-shot fine-tuning under such a change.
 
 Names are imported when first used: torch takes seconds to load.
 """
@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modularity.interventions.calibration import NeuronMoments, neuron_moments
+    from modularity.interventions.fine_tuning import (
+        Checkpoint,
+        FineTuned,
+        FineTuning,
+        fine_tuned,
+        trainable_parameters,
+    )
     from modularity.interventions.measure import LabelTask, label_logits, label_task, label_token_ids, measure_task
     from modularity.interventions.moefied import (
         LayerMass,
@@ -44,6 +51,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cell",
+    "Checkpoint",
+    "FineTuned",
+    "FineTuning",
     "Gaussian",
     "LabelTask",
     "LayerKey",
@@ -70,6 +80,7 @@ __all__ = [
     "collect_routing",
     "drop_array",
     "export_moefied",
+    "fine_tuned",
     "fit_router",
     "label_logits",
     "label_task",
@@ -90,10 +101,12 @@ __all__ = [
     "sweep_cells",
     "task_scores",
     "train_routers",
+    "trainable_parameters",
 ]
 
 _MODULES = {
     "calibration": ("NeuronMoments", "neuron_moments"),
+    "fine_tuning": ("Checkpoint", "FineTuned", "FineTuning", "fine_tuned", "trainable_parameters"),
     "measure": ("LabelTask", "label_logits", "label_task", "label_token_ids", "measure_task"),
     "moefied": ("LayerMass", "SelectionPoint", "SelectionRecord", "selected_experts", "selection_sweep"),
     "moefied_checkpoint": ("MoefiedModel", "export_moefied", "load_moefied"),

@@ -31,14 +31,18 @@ class Forward:
 
     def __call__(self, batch: TokenBatch) -> Any:
         """What the model returns, without gradients."""
+        with torch.inference_mode():
+            return self.differentiable(batch)
+
+    def differentiable(self, batch: TokenBatch) -> Any:
+        """What the model returns, with gradients where they are enabled."""
         inputs = {"input_ids": batch.input_ids_BT, "attention_mask": batch.attention_mask_BT}
         if batch.type_ids_BT is not None and "token_type_ids" in self._accepted:
             inputs["token_type_ids"] = batch.type_ids_BT
         if self._start_token is not None:
             inputs["decoder_input_ids"] = np.full((batch.n_examples, 1), self._start_token)
         tensors = {name: torch.from_numpy(values.astype(np.int64)).to(self._device) for name, values in inputs.items()}
-        with torch.inference_mode():
-            return self._module(**tensors)
+        return self._module(**tensors)
 
 
 def _decoder_start_token(model: LoadedModel) -> int:

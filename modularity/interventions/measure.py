@@ -5,7 +5,7 @@ at the mask token; decoders: at the last token. The model's own head computes th
 hook hands the output embedding only the position that is read, so that no logits of other positions are held.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -111,15 +111,33 @@ def label_logits(model: HeadModel, task: LabelTask, *, tokens_per_batch: int = 8
     """
     logits_EC = np.full((task.tokens.n_examples, len(task.word_ids_C)), np.nan)
     forward = Forward(model.module, model.base)
-    words_C = torch.from_numpy(task.word_ids_C)
     pad_id = model.base.pad_id
     for batch in token_batches(task.tokens, 0, task.tokens.n_rows, tokens_per_batch=tokens_per_batch, pad_id=pad_id):
         assert batch.rows_B is not None
-        positions_B = _positions(model, batch, task)
-        with _only_position(model.module, positions_B):
-            logits_B1V = forward(batch).logits
-        logits_EC[batch.rows_B] = logits_B1V[:, 0, words_C.to(logits_B1V.device)].double().cpu().numpy()
+        logits_EC[batch.rows_B] = batch_logits(model, task, batch, forward).double().cpu().numpy()
     return logits_EC
+
+
+def batch_logits(
+    model: HeadModel, task: LabelTask, batch: TokenBatch, forward: Callable[[TokenBatch], Any]
+) -> torch.Tensor:
+    """Logits of the label words of the examples of one batch, (B, C), in the dtype of the model.
+
+    Parameters
+    ----------
+    model, task : as in `label_logits`
+    batch : examples of the task
+    forward : calls the model: `Forward`, or its method that keeps gradients
+
+    Raises
+    ------
+    InputError
+        As `label_logits`.
+    """
+    positions_B = _positions(model, batch, task)
+    with _only_position(model.module, positions_B):
+        logits_B1V: torch.Tensor = forward(batch).logits
+    return logits_B1V[:, 0, torch.from_numpy(task.word_ids_C).to(logits_B1V.device)]
 
 
 def measure_task(model: HeadModel, task: LabelTask, *, tokens_per_batch: int = 8192) -> TaskScores:

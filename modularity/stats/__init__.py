@@ -12,7 +12,7 @@ from modularity.stats.co_activation import CoActivation, CoActivationRule
 from modularity.stats.dissociation import Dissociation, PairDissociation, dissociation_index
 from modularity.stats.fdr import benjamini_hochberg
 from modularity.stats.histograms import Histogram, Quantile, log_edges
-from modularity.stats.intervals import Interval, bootstrap_interval, wilson_interval
+from modularity.stats.intervals import Interval, bootstrap_interval, mean_interval, wilson_interval
 from modularity.stats.label_sums import LabelEffects, LabelSums
 from modularity.stats.overlap import (
     FunctionOverlap,
@@ -55,6 +55,7 @@ from modularity.stats.ranking import (
     threshold_accuracy_chance,
     weighted_average_precision,
 )
+from modularity.stats.sign_flip import SignFlip, sign_flip_test
 from modularity.stats.stabilisation import stabilisation
 from modularity.stats.top_examples import TopExamples
 from modularity.stats.top_lists import TopLists, merge_lists
@@ -82,6 +83,7 @@ __all__ = [
     "Quantile",
     "RandomOrder",
     "RankingScores",
+    "SignFlip",
     "TopExamples",
     "TopLists",
     "accuracy_above",
@@ -98,6 +100,7 @@ __all__ = [
     "jaccard",
     "log_edges",
     "max_statistic_p_values",
+    "mean_interval",
     "merge_in_order",
     "merge_lists",
     "n_common",
@@ -111,6 +114,7 @@ __all__ = [
     "random_order",
     "rank_correlation",
     "ranking_scores",
+    "sign_flip_test",
     "stabilisation",
     "threshold_accuracy",
     "threshold_accuracy_chance",

@@ -25,7 +25,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from modularity.errors import DataError
-from modularity.stats.intervals import Interval
+from modularity.stats.intervals import Interval, mean_interval
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -135,7 +135,7 @@ def dissociation_index(
         is_exact=is_exact,
         diagonal=diagonal,
         off_diagonal=float(mean_TT.sum() - np.trace(mean_TT)) / (n_tasks * (n_tasks - 1)),
-        interval=_interval(index_S, confidence),
+        interval=mean_interval(index_S, confidence=confidence),
         index_by_seed=index_S,
         pairs=tuple(_pair(drops_STT, first, second) for first, second in combinations(range(n_tasks), 2)),
     )
@@ -198,14 +198,6 @@ def _share_reached(sums_N: Array, matrix_TT: Array) -> float:
     """Share of the assignments at or above the observed one, the first; the index rises with the sum."""
     slack = ROUNDING * float(np.abs(matrix_TT).sum())
     return float((sums_N >= sums_N[0] - slack).mean())
-
-
-def _interval(index_S: Array, confidence: float) -> Interval:
-    estimate, n_seeds = float(index_S.mean()), len(index_S)
-    if n_seeds < 2:
-        return Interval(estimate, float("nan"), float("nan"), confidence)
-    half = float(student.ppf((1 + confidence) / 2, n_seeds - 1)) * float(index_S.std(ddof=1)) / np.sqrt(n_seeds)
-    return Interval(estimate, float(estimate - half), float(estimate + half), confidence)
 
 
 def _pair(drops_STT: Array, first: int, second: int) -> PairDissociation:

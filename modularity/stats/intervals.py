@@ -1,4 +1,4 @@
-"""Confidence intervals: bootstrap over rows (plain, by group, within strata) and Wilson's for a share.
+"""Confidence intervals: bootstrap over rows (plain, by group, within strata), Wilson's of a share, Student's of means.
 
 Sources: Efron and Tibshirani 1993 (percentile interval, resampling of clusters); Wilson 1927, J. Am. Stat. Assoc. 22.
 A resample is a vector of row weights (how often each row was drawn), and a statistic takes many of them at once.
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.special import ndtri
+from scipy.stats import t as student
 
 from modularity.errors import DataError
 
@@ -90,6 +91,23 @@ def wilson_interval(n_successes: int, n_trials: int, *, confidence: float = 0.95
     low = 0.0 if n_successes == 0 else float(centre - half)
     high = 1.0 if n_successes == n_trials else float(centre + half)
     return Interval(share, low, high, confidence)
+
+
+def mean_interval(values_N: Array, *, confidence: float = 0.95) -> Interval:
+    """Student's interval of the mean of independent values, such as seeds; its bounds are NaN with one value.
+
+    Raises
+    ------
+    DataError
+        No value, or `confidence` is not in (0, 1).
+    """
+    if not len(values_N) or not 0 < confidence < 1:
+        raise DataError(f"{len(values_N)} values with {confidence=}: expected at least one, and a number in (0, 1)")
+    estimate, n = float(np.mean(values_N)), len(values_N)
+    if n < 2:
+        return Interval(estimate, float("nan"), float("nan"), confidence)
+    half = float(student.ppf((1 + confidence) / 2, n - 1)) * float(np.std(values_N, ddof=1)) / np.sqrt(n)
+    return Interval(estimate, float(estimate - half), float(estimate + half), confidence)
 
 
 class _Resampler:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modularity.data import TokenBatch, TokenTable, row_ranges, token_batches
+from modularity.data import TokenBatch, TokenTable, example_batch, row_ranges, token_batches
 from modularity.data.batches import cut_batches
 from modularity.errors import DataError
 
@@ -140,6 +140,16 @@ def test_the_same_range_gives_the_same_batches() -> None:
             bool,
             np.int64,
         )
+
+
+def test_a_batch_of_chosen_examples_keeps_their_order() -> None:
+    batch = example_batch(table_of([4, 2, 7, 3], "max"), np.array([3, 0]), pad_id=PAD)
+    assert batch.input_ids_BT.tolist() == [[4000, 4001, 4002, PAD], [1000, 1001, 1002, 1003]]
+    assert batch.row_ids.tolist() == [3, 0]
+    with pytest.raises(DataError, match=r"examples \[4\] of 4: expected one or more, each once; 4 does not exist"):
+        example_batch(table_of([4, 2, 7, 3], "max"), np.array([4]), pad_id=PAD)
+    with pytest.raises(DataError, match=r"examples \[1, 1\] of 4"):
+        example_batch(table_of([4, 2, 7, 3], "max"), np.array([1, 1]), pad_id=PAD)
 
 
 def test_ranges_cover_all_rows() -> None:
