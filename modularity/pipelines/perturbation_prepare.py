@@ -3,7 +3,7 @@
 Nothing is computed and nothing is written here; whatever is wrong with the input is found here, all of it at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ import numpy as np
 from modularity.data import FunctionData, Pooling, TokenTable, tokenise
 from modularity.errors import InputError, ModelError, StoreError
 from modularity.interventions import LabelTask
-from modularity.models import load_tokenizer
+from modularity.models import ModelConfig, load_tokenizer
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.perturbation_config import RANDOM_NOISES, PerturbationConfig
 from modularity.pipelines.perturbation_rankings import NO_SEED, Ranking, make_rankings
@@ -105,7 +105,7 @@ def prepare_perturbation(config: PerturbationConfig) -> PreparedPerturbation:
     names = _attempt(lambda: task_names(config.label_words, subfunctions), problems)
     site = Site.parse(str(source.manifest.notes["analysed"]), "encoder")
     layers = _attempt(lambda: _layers(config, source), problems)
-    job = None if names is None else _attempt(lambda: _job(config, source, declared, names), problems)
+    job = None if names is None else _attempt(lambda: source_job(config.model, source, declared, names), problems)
     rankings = None if names is None else _attempt(lambda: make_rankings(config, names), problems)
     restrictions: tuple[Restriction, ...] = ()
     if names is not None and layers is not None:
@@ -163,14 +163,26 @@ def _layers(config: PerturbationConfig, source: Run) -> tuple[int, ...]:
     return tuple(sorted(config.layers))
 
 
-def _job(
-    config: PerturbationConfig, source: Run, declared: EmergentModularityConfig, names: tuple[TaskName, ...]
+def source_job(
+    model: ModelConfig | None, source: Run, declared: EmergentModularityConfig, names: Sequence[TaskName]
 ) -> PreparedJob:
-    """The job of the finished run, its data read again and compared with what the run has recorded."""
+    """The job of the finished run, its data read again and compared with what the run has recorded.
+
+    Parameters
+    ----------
+    model : how the checkpoint is loaded; None = as in the run
+    source, declared : the finished run and its config
+    names : tasks; functions without one are left out
+
+    Raises
+    ------
+    InputError
+        The data or the tokenizer have changed.
+    """
     wanted = {each.function for each in names}
     functions = [function.as_json() for function in declared.functions if function.name in wanted]
-    model = (config.model or declared.model).as_json()
-    job = prepare(declared.replace(functions=functions, model=model))
+    how = (model or declared.model).as_json()
+    job = prepare(declared.replace(functions=functions, model=how))
     recorded = source.manifest.identity["data"]
     problems = [
         f"the data or tokenizer of function {name!r} are not those of the run: fingerprint {found}, recorded is "
@@ -186,10 +198,9 @@ def _job(
 def _tasks(
     config: PerturbationConfig, job: PreparedJob, names: tuple[TaskName, ...]
 ) -> tuple[tuple[LabelTask, ...], dict[str, TokenTable]]:
-    functions = asked_functions(config, job.config.functions, job.functions)
+    functions = asked_functions(config.templates, job.config.functions, job.functions)
     tokenizer = load_tokenizer(job.config.model)
-    limits = (job.config.capture.max_tokens, job.description.max_positions)
-    max_tokens = min((limit for limit in limits if limit is not None), default=UNLIMITED_MODEL_TOKENS)
+    max_tokens = longest_text(job)
     held_out = config.variant == "corrected"
     tasks = make_tasks(
         names, functions, tokenizer, max_tokens=max_tokens, first_token=config.first_token, held_out=held_out
@@ -200,6 +211,12 @@ def _tasks(
         chosen = _some_examples(function, half_E, config.calibration_examples)
         calibration[name] = tokenise(chosen, tokenizer, max_tokens=max_tokens, pooling=Pooling(kind="max"))
     return tasks, calibration
+
+
+def longest_text(job: PreparedJob) -> int:
+    """Tokens from which on texts of a task lose their end."""
+    limits = (job.config.capture.max_tokens, job.description.max_positions)
+    return min((limit for limit in limits if limit is not None), default=UNLIMITED_MODEL_TOKENS)
 
 
 def _some_examples(function: FunctionData, half_E: np.ndarray, n_examples: int) -> FunctionData:

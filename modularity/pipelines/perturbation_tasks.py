@@ -9,7 +9,6 @@ import numpy as np
 from modularity.data import FunctionConfig, FunctionData, load_functions
 from modularity.errors import InputError
 from modularity.interventions import LabelTask, label_task
-from modularity.pipelines.perturbation_config import PerturbationConfig
 
 
 @dataclass(frozen=True)
@@ -63,13 +62,13 @@ def task_names(
 
 
 def asked_functions(
-    config: PerturbationConfig, declared: Sequence[FunctionConfig], functions: Sequence[FunctionData]
+    templates: Mapping[str, str], declared: Sequence[FunctionConfig], functions: Sequence[FunctionData]
 ) -> dict[str, FunctionData]:
-    """Functions with the texts in which the model is asked: those of the run, or with the template of the config.
+    """Functions with the texts in which the model is asked: those of the run, or with a template of their own.
 
     Parameters
     ----------
-    config : its `templates` are used
+    templates : by function, the text in which the model is asked
     declared : configs of the run's functions that have a task
     functions : the same, as the run has read them
 
@@ -78,14 +77,14 @@ def asked_functions(
     InputError
         A template is for no function with a task, does not fit its columns, or changes which examples there are.
     """
-    unknown = sorted(config.templates.keys() - {each.name for each in declared})
+    unknown = sorted(templates.keys() - {each.name for each in declared})
     problems = [f"templates: no task is from a function {name!r}" for name in unknown]
     found = {function.name: function for function in functions}
     for each in declared:
-        if each.name not in config.templates:
+        if each.name not in templates:
             continue
         try:
-            (asked,) = load_functions([each.replace(template=config.templates[each.name])])
+            (asked,) = load_functions([each.replace(template=templates[each.name])])
         except InputError as error:
             problems += [f"templates.{each.name}: {problem}" for problem in error.problems]
             continue
@@ -127,7 +126,7 @@ def make_tasks(
     problems, tasks = [], []
     for each in names:
         function = functions[each.function]
-        problems += [] if first_token else _long_words(each, tokenizer)
+        problems += [] if first_token else long_words(each, tokenizer)
         try:
             tasks.append(
                 label_task(
@@ -147,7 +146,8 @@ def make_tasks(
     return tuple(tasks)
 
 
-def _long_words(task: TaskName, tokenizer: Any) -> list[str]:
+def long_words(task: TaskName, tokenizer: Any) -> list[str]:
+    """A problem for each label word of a task that is several tokens."""
     n_tokens = {word: len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in task.words}
     return [
         f"task {task.name!r}: label word {word!r} is {n} tokens, expected one; choose another word, or set "

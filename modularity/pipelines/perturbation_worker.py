@@ -18,6 +18,7 @@ from modularity.pipelines.dissociation_step import dissociate
 from modularity.pipelines.perturbation_measure import Measurer
 from modularity.pipelines.perturbation_prepare import PreparedPerturbation
 from modularity.pipelines.perturbation_rankings import MOMENTS, select
+from modularity.pipelines.prepare import PreparedJob
 from modularity.pipelines.restrictions import compare_restrictions, restrict
 from modularity.pipelines.verification import RELATIVE_TOLERANCE, row_difference
 from modularity.store import Run, open_run
@@ -39,6 +40,33 @@ class PerturbationWorkerFactory:
     def __call__(self) -> "PerturbationWorker":
         """The model is loaded when an item needs it."""
         return PerturbationWorker(self)
+
+
+def load_source_model(job: PreparedJob, source: Run) -> HeadModel:
+    """The model of a finished run with its LM head, and the arithmetic of the run."""
+    model = load_head_model(job.config.model)
+    mode = source.manifest.notes.get("matmul")
+    if mode is not None:
+        apply_matmul_mode(MatmulMode(**{**mode, "shape": tuple(mode["shape"])}), device=model.base.device)
+    return model
+
+
+def identify_source_model(model: HeadModel, job: PreparedJob, source: Run) -> dict[str, Any]:
+    """Who the model is; IdentityError where its activations are not those of the finished run."""
+    capture, base = job.config.capture, model.base
+    capturer = Capturer(base, tuple(job.shapes), layers=capture.layers, expert_variant=capture.expert_variant)
+    dtypes = capture.dtype, base.identity.dtype, source.manifest.identity["model"]["dtype"]
+    allowed = max(RELATIVE_TOLERANCE[dtype] for dtype in dtypes)
+    name, table = next(iter(job.tables.items()))
+    for row in range(min(N_CHECKED_ROWS, table.n_rows)):
+        difference, place = row_difference(source, job, capturer, name, row, base.pad_id)
+        if not difference <= allowed:
+            raise IdentityError(
+                f"model {base.identity.name!r} is not the one of {source.uri}: row {row} of function {name!r} differs "
+                f"at {place} by {difference:.1e} of its largest value, allowed is {allowed:.0e}; give the checkpoint "
+                "of the run"
+            )
+    return {"identity": asdict(base.identity), "device": str(base.device), "head": model.kind}
 
 
 class PerturbationWorker:
@@ -66,11 +94,7 @@ class PerturbationWorker:
     @cached_property
     def _model(self) -> HeadModel:
         """The model, with the arithmetic of the finished run."""
-        model = load_head_model(self._prepared.job.config.model)
-        mode = self._prepared.source.manifest.notes.get("matmul")
-        if mode is not None:
-            apply_matmul_mode(MatmulMode(**{**mode, "shape": tuple(mode["shape"])}), device=model.base.device)
-        return model
+        return load_source_model(self._prepared.job, self._prepared.source)
 
     @cached_property
     def _run(self) -> Run:
@@ -81,24 +105,8 @@ class PerturbationWorker:
         return Measurer(self._run, self._model, self._prepared.tasks, self._prepared.config)
 
     def _identify(self) -> dict[str, Any]:
-        """Who the model is; IdentityError where its activations are not those of the finished run."""
-        prepared, capture = self._prepared, self._prepared.job.config.capture
-        base = self._model.base
-        capturer = Capturer(
-            base, tuple(prepared.job.shapes), layers=capture.layers, expert_variant=capture.expert_variant
-        )
-        dtypes = capture.dtype, base.identity.dtype, prepared.source.manifest.identity["model"]["dtype"]
-        allowed = max(RELATIVE_TOLERANCE[dtype] for dtype in dtypes)
-        name, table = next(iter(prepared.job.tables.items()))
-        for row in range(min(N_CHECKED_ROWS, table.n_rows)):
-            difference, place = row_difference(prepared.source, prepared.job, capturer, name, row, base.pad_id)
-            if not difference <= allowed:
-                raise IdentityError(
-                    f"model {base.identity.name!r} is not the one of {prepared.source.uri}: row {row} of function "
-                    f"{name!r} differs at {place} by {difference:.1e} of its largest value, allowed is {allowed:.0e}; "
-                    "give the checkpoint of the run"
-                )
-        return {"identity": asdict(base.identity), "device": str(base.device), "head": self._model.kind}
+        """Who the model is."""
+        return identify_source_model(self._model, self._prepared.job, self._prepared.source)
 
     def _calibrate(self, item: WorkItem) -> dict[str, Any]:
         """Means and deviations of all neurons over tokens, and norms of their output weights."""

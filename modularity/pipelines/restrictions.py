@@ -49,6 +49,29 @@ class Restriction:
             for layer, experts in self.experts
         }
 
+    def drawn(self, draw: int, seeds: Sequence[int]) -> dict[tuple[StackName, int], tuple[int, ...]]:
+        """As many experts in each layer, drawn at random from all: the functional ones may be among them."""
+        found: dict[tuple[StackName, int], tuple[int, ...]] = {}
+        for layer, experts in self.experts:
+            generator = np.random.default_rng(np.random.SeedSequence((*seeds, draw, layer)))
+            chosen = np.sort(generator.choice(self.n_experts, len(experts), replace=False))
+            found[self.stack, layer] = tuple(int(expert) for expert in chosen)
+        return found
+
+
+def restriction_of(task: str, stack: StackName, functional: Mapping[int, Sequence[int]], n_experts: int) -> Restriction:
+    """Restriction of a task to its functional experts.
+
+    Parameters
+    ----------
+    task, stack : names
+    functional : experts by layer; a layer without one is not restricted
+    n_experts : experts of a layer; layers in which more than half are functional are left out
+    """
+    found = {layer: tuple(sorted(experts)) for layer, experts in sorted(functional.items()) if len(experts)}
+    kept = {layer: experts for layer, experts in found.items() if 2 * len(experts) <= n_experts}
+    return Restriction(task, stack, tuple(kept.items()), tuple(sorted(found.keys() - kept.keys())), n_experts)
+
 
 def find_restrictions(
     config: PerturbationConfig, source: Run, names: Sequence[TaskName], site: Site, layers: Sequence[int]
@@ -153,11 +176,4 @@ def _restriction(task: TaskName, rows: Sequence[Mapping[str, Any]], site: Site, 
     for row in rows:
         if row["functional"]:
             found.setdefault(row["layer"], []).append(row["expert"])
-    kept = {layer: experts for layer, experts in sorted(found.items()) if 2 * len(experts) <= n_experts}
-    return Restriction(
-        task.name,
-        site.stack,
-        tuple((layer, tuple(sorted(experts))) for layer, experts in kept.items()),
-        tuple(sorted(found.keys() - kept.keys())),
-        n_experts,
-    )
+    return restriction_of(task.name, site.stack, found, n_experts)
