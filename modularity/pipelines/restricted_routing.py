@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from modularity.errors import ModularityError
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import PACKAGES, Outcome
@@ -228,11 +230,7 @@ def _manifest(prepared: PreparedRouting, plan: Plan, found: Mapping[str, Any], i
             "layers": list(prepared.layers),
             "n_neurons": [prepared.job.description.shapes[prepared.site].widths[layer] for layer in prepared.layers],
             "first_layer": prepared.first_layer,
-            "tasks": [
-                {"name": each.name.name, "function": each.name.function, "subfunction": each.name.subfunction,
-                 "words": list(each.name.words), "n_truncated": _n_truncated(each), **by_part(each)}
-                for each in prepared.tasks
-            ],
+            "tasks": [_task_note(each) for each in prepared.tasks],
             "restrictions": [
                 {"task": each.task, "experts": {str(layer): list(chosen) for layer, chosen in each.experts},
                  "left_out": list(each.left_out)}
@@ -241,3 +239,22 @@ def _manifest(prepared: PreparedRouting, plan: Plan, found: Mapping[str, Any], i
             "plan": list(plan.notes),
         },
     )  # fmt: skip
+
+
+def _task_note(task: TaskExamples) -> dict[str, Any]:
+    """Names and sizes of a task; the test examples of variant `released` count once."""
+    parts = [task.training, task.validation] + (
+        [] if task.test.example_ids == task.validation.example_ids else [task.test]
+    )
+    gold = np.concatenate([part.gold_E for part in parts])
+    return {
+        "name": task.name.name,
+        "function": task.name.function,
+        "subfunction": task.name.subfunction,
+        "words": list(task.name.words),
+        **by_part(task),
+        "n_examples": len(gold),
+        "n_tokens": sum(part.tokens.n_tokens for part in parts),
+        "n_truncated": sum(part.tokens.n_truncated for part in parts),
+        "share_positive": float(gold.mean()),
+    }

@@ -16,6 +16,7 @@ from modularity.errors import DataError
 
 if TYPE_CHECKING:
     from modularity.report.perturbation import Perturbation
+    from modularity.report.restricted_routing import RoutingStudy
 
 FloatArray = npt.NDArray[np.float64]
 Strength = Literal["supported", "unsupported", "descriptive"]
@@ -390,6 +391,8 @@ class ReportContent:
     """Further findings, shown after the computed ones."""
     perturbation: "Perturbation | None" = None
     """What became of tasks while neurons were changed."""
+    tuning: "RoutingStudy | None" = None
+    """Accuracy after fine-tuning with some experts."""
     sections: tuple[str, ...] = ("predictivity", "overlap", "experts", "sensitivity", "neurons")
     """Sections that this kind of run has; those without content say so."""
 

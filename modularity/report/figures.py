@@ -19,6 +19,7 @@ from modularity.report.perturbation import (
     drop_grid,
     routing_caption,
 )
+from modularity.report.restricted_routing import strategy_plot
 from modularity.report.svg import standalone
 from modularity.report.wording import MISSING, interval, number, p_cell, significant
 
@@ -71,6 +72,7 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     found += [_expert_map_figure(content, each, top) for each in content.expert_maps]
     found += [_plot_figure(sensitivity_plot(content))] if content.sensitivity else []
     found += _perturbation_figures(content)
+    found += [_plot_figure(strategy_plot(content.tuning))] if content.tuning is not None else []
     return tuple(found)
 
 

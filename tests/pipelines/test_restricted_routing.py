@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_jobs
+import tiny_perturbation
 import tiny_routing as tiny
+import torch
+import transformers
 
 from modularity.errors import IdentityError, InputError
 from modularity.pipelines import restricted_routing_worker as worker_module
@@ -209,3 +212,27 @@ def test_a_dense_run_is_refused(folder: Path, tmp_path: Path) -> None:
     source = tiny_jobs.run(job, tmp_path / "source")
     with pytest.raises(InputError, match=r"has no native experts; make it with a mixture model"):
         plan_restricted_routing(tiny.config(source))
+
+
+def test_a_decoder_with_two_experts_for_each_token_is_studied_too(folder: Path, tmp_path: Path) -> None:
+    """A random OLMoE, its experts called functional generously, so that there are some."""
+    config = transformers.OlmoeConfig(
+        vocab_size=48, hidden_size=32, intermediate_size=8, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, num_experts=6, num_experts_per_tok=2, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    module.save_pretrained(tmp_path / "model")
+    tiny_perturbation.tokenizer().save_pretrained(tmp_path / "model")
+    source = tiny_jobs.run(tiny.source_job(folder, tmp_path / "model", capture={"layers": [0, 1]}), tmp_path / "source")
+    settings = tiny.config(source, label_words={"task0": tiny.WORDS["task0"]}, alpha=0.3, n_draws=1, epochs=1)
+    prepared = prepare_restricted_routing(settings)
+    assert (prepared.site.stack, prepared.first_layer, prepared.layers) == ("decoder", 1, (1,))
+    ((layer, experts),) = prepared.restrictions[0].experts
+    run = tiny.run(settings, tmp_path / "run")
+    rows = {row["strategy"]: row for row in tiny_jobs.rows_of(run, "accuracy", seed=0)}
+    assert set(rows) == {"original", "no_function", "function", "random"}
+    assert rows["function"]["experts"] == f"{layer}: {' '.join(map(str, experts))}"
+    assert len({rows[name]["margin"] for name in ("original", "no_function", "function")}) == 3
