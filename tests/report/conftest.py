@@ -327,3 +327,28 @@ def open_page(browser, address):
     assert all(sum(kind == "request" and owner is page for owner, kind, _ in seen) == 1 for page in pages)
     for page in pages:
         page.close()
+
+
+@pytest.fixture(scope="session")
+def tip_over():
+    """Text of the tooltip after pointing at a place of a drawing, given in its own units.
+
+    A pointer event reaches the page with a later frame, and one that arrives before the layout is settled hits nothing:
+    it is sent again until the tooltip is rendered.
+    """
+
+    def text(page, drawing, x: float, y: float) -> str:
+        tip = page.locator("#tip")
+        drawing.scroll_into_view_if_needed()
+        page.mouse.move(0, 0)
+        tip.wait_for(state="hidden")
+        for _ in range(100):
+            box = drawing.bounding_box()
+            page.mouse.move(box["x"] + x, box["y"] + y)
+            page.wait_for_timeout(50)
+            if tip.is_visible():
+                return tip.inner_text()
+            page.mouse.move(0, 0)
+        raise AssertionError(f"no tooltip at {x}, {y} of {drawing}")
+
+    return text

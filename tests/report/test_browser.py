@@ -22,16 +22,10 @@ def address(content, tmp_path_factory):
     return path.as_uri()
 
 
-def tip_at(page, figure, x, y):
-    """The tooltip after pointing at a place of the figure's drawing, given in its own units."""
-    drawing = page.locator(f"figure#figure-{figure} .wide svg")
-    drawing.scroll_into_view_if_needed()
-    page.mouse.move(0, 0)
-    page.locator("#tip").wait_for(state="hidden")
-    box = drawing.bounding_box()
-    page.mouse.move(box["x"] + x, box["y"] + y)
-    page.locator("#tip").wait_for(state="visible")  # text that is not rendered yet has no line breaks
-    return page.locator("#tip").inner_text()
+@pytest.fixture
+def tip_at(tip_over):
+    """The tooltip after pointing at a place of a figure's drawing, given in its own units."""
+    return lambda page, figure, x, y: tip_over(page, page.locator(f"figure#figure-{figure} .wide svg"), x, y)
 
 
 def edges(page, figure, name):
@@ -46,7 +40,7 @@ CELLS = (
 )
 
 
-def test_value_under_the_pointer_of_every_matrix(open_page, content):
+def test_value_under_the_pointer_of_every_matrix(open_page, tip_at, content):
     page = open_page(height=1400)
     for figure, row, column in CELLS:
         xs, ys = edges(page, figure, "x"), edges(page, figure, "y")
@@ -64,7 +58,7 @@ def test_value_under_the_pointer_of_every_matrix(open_page, content):
             assert "times chance" in shown
 
 
-def test_value_under_the_pointer_of_the_experts_of_a_chosen_layer(open_page, content):
+def test_value_under_the_pointer_of_the_experts_of_a_chosen_layer(open_page, tip_at, content):
     page = open_page(height=1400)
     page.get_by_role("button", name="7", exact=True).click()
     assert page.locator("figure[data-layer]:visible").get_attribute("id") == "figure-experts-layer-7"
@@ -81,7 +75,7 @@ POINTS = (
 )
 
 
-def test_value_under_the_pointer_of_every_line_plot(open_page):
+def test_value_under_the_pointer_of_every_line_plot(open_page, tip_at):
     page = open_page()
     for figure, index, words in POINTS:
         points = page.locator(f"figure#figure-{figure} .wide svg").get_attribute("data-points").split()

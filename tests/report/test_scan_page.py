@@ -162,15 +162,11 @@ def address(content, tmp_path_factory):
 
 
 @pytest.mark.browser
-def test_in_a_browser(open_page):
+def test_in_a_browser(open_page, tip_over):
     page = open_page()
     assert page.locator("figure .wide svg").count() == 3
     drawing = page.locator("figure#figure-scan-predictivity .wide svg")
-    drawing.scroll_into_view_if_needed()
     x, y = drawing.get_attribute("data-points").split()[3].split(",")
-    box = drawing.bounding_box()
-    page.mouse.move(box["x"] + float(x), box["y"] + float(y))
-    page.locator("#tip").wait_for(state="visible")
-    assert page.locator("#tip").inner_text().startswith("semantic · step 16\nnormalised AP ")
+    assert tip_over(page, drawing, float(x), float(y)).startswith("semantic · step 16\nnormalised AP ")
     narrow = open_page(width=375)
     assert narrow.evaluate("document.documentElement.scrollWidth") <= 375

@@ -52,7 +52,7 @@ def row_of(run, table, **wanted):
 
 
 @pytest.mark.browser
-def test_every_figure_shows_the_values_of_the_tables(open_page, tiny_run):
+def test_every_figure_shows_the_values_of_the_tables(open_page, tip_over, tiny_run):
     def value(table, column="normalised_evaluation", form=".2f", **wanted):
         return format(row_of(tiny_run, table, **wanted)[column], form)
 
@@ -86,25 +86,18 @@ def test_every_figure_shows_the_values_of_the_tables(open_page, tiny_run):
     }
     page = open_page(height=1400)
     page.locator(".layer-picker").get_by_role("button", name="0", exact=True).click()
-    shown = {name: tip(page, name) for name in expected}
+    shown = {name: tip_over(page, *place(page, name)) for name in expected}
     assert {name: text for name, text in shown.items() if not text.startswith(expected[name][0])} == {}
     assert {name: text for name, text in shown.items() if expected[name][1] not in text} == {}
     figures = page.locator("figure[id]").evaluate_all("all => all.map(each => each.id)")
     assert {name.removeprefix("figure-") for name in figures} == {*expected, "experts-layer-1"}
 
 
-def tip(page, name):
-    """The tooltip over the first point of a line plot, or over the second cell in the first row of a matrix."""
+def place(page, name):
+    """Drawing of a figure, and its first point in a line plot, or the second cell in the first row of a matrix."""
     drawing = page.locator(f"figure#figure-{name} .wide svg")
-    drawing.scroll_into_view_if_needed()
-    page.mouse.move(0, 0)
-    page.locator("#tip").wait_for(state="hidden")
-    box = drawing.bounding_box()
     points = drawing.get_attribute("data-points")
     if points:
-        x, y = map(float, points.split()[0].split(","))
-    else:
-        x, y = (float(drawing.get_attribute(f"data-{axis}").split()[index]) + 3 for axis, index in (("x", 1), ("y", 0)))
-    page.mouse.move(box["x"] + x, box["y"] + y)
-    page.locator("#tip").wait_for(state="visible")
-    return page.locator("#tip").inner_text()
+        return drawing, *map(float, points.split()[0].split(","))
+    edges = (drawing.get_attribute(f"data-{axis}").split()[index] for axis, index in (("x", 1), ("y", 0)))
+    return drawing, *(float(edge) + 3 for edge in edges)
