@@ -60,6 +60,16 @@ def test_long_stretches_of_values_and_of_zeros_read_back():
     assert len(frame) < 9000 * 4 + 200
 
 
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<f4", "<f8"])
+def test_padding_that_is_not_zero_stays_within_a_chunk_at_the_edge(dtype):
+    block, chunk = np.zeros((9, 13), dtype), (10, 13)
+    block[2, 5] = 1
+    frame = encode(block, chunk, fill=3)[0, 0]
+    assert len(frame) < chunk[0] * chunk[1] * block.itemsize
+    expected = np.concatenate([block, np.full((1, 13), 3, dtype)])
+    assert decoded(frame, chunk, dtype).tobytes() == expected.tobytes()
+
+
 def test_a_chunk_larger_than_a_block_is_left_as_it_is():
     block = np.zeros((1, 40_000), np.float32)
     frame = encode(block, block.shape)[0, 0]
