@@ -168,20 +168,29 @@ def run_job(config: EmergentModularityConfig, out: str, *, reuse: str | None = N
 
 
 def run_with(
-    config: EmergentModularityConfig, out: str, executor: Executor, *, only_partition: bool = False
+    config: EmergentModularityConfig,
+    out: str,
+    executor: Executor,
+    *,
+    only_partition: bool = False,
+    label: str | None = None,
 ) -> Outcome:
-    """`run_job` for a caller that has an executor and a plan of its own: without messages and limits.
+    """`run_job` for a caller that has an executor and a plan of its own: without limits and messages.
 
-    With `only_partition` the run stops when its neurons are partitioned; the next call goes on.
+    With `only_partition` the run stops when its neurons are partitioned; the next call goes on. Progress is shown
+    only with a `label`, which stands before the name of each step.
     """
     start = _start(config, out, None)
     if start.recorded is not None and start.is_finished:
         return Outcome(start.recorded, was_finished=True)
-    run = _work(start, executor, out, quiet=True, only=("partition",) if only_partition else None)
+    only = ("partition",) if only_partition else None
+    run = _work(start, executor, out, quiet=label is None, only=only, label=label or "")
     return Outcome(run, was_finished=False)
 
 
-def _work(start: _Start, executor: Executor, out: str, *, quiet: bool, only: tuple[str, ...] | None = None) -> Run:
+def _work(
+    start: _Start, executor: Executor, out: str, *, quiet: bool, only: tuple[str, ...] | None = None, label: str = ""
+) -> Run:
     job, config = start.job, start.job.config
     n_threads = _n_threads(start, executor)
     model_worker = ModelWorkerFactory(
@@ -213,7 +222,8 @@ def _work(start: _Start, executor: Executor, out: str, *, quiet: bool, only: tup
 
     def run_control() -> None:
         if config.controls.random_weights:
-            run_with(control_config(config), control_uri(run.uri), executor)
+            shown = None if quiet else "random weights: "
+            run_with(control_config(config), control_uri(run.uri), executor, label=shown)
 
     steps = [
         Step("capture", job.capture_items(), model_worker, uses_model=True),
@@ -226,6 +236,7 @@ def _work(start: _Start, executor: Executor, out: str, *, quiet: bool, only: tup
     ]
     if only is not None:
         steps = [step for step in steps if step.label in only]
+    steps = [replace(step, label=label + step.label) for step in steps]
     run_steps(run, executor, steps, allocate=lambda: _allocate_and_take(run, start), quiet=quiet, finishes=only is None)
     return run
 

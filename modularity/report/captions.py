@@ -33,7 +33,8 @@ def curve_caption(curves: Sequence[FunctionCurve], metric: str, scored_on: str =
     if any(curve.random_L is not None for curve in curves):
         text += (
             "Random weights: the best neurons of an untrained model of this architecture, chosen and scored on the "
-            "same examples; their own permuted labels are in the table random_init_predictivity. "
+            "same examples, with the same kind of interval; their own permuted labels are in the table "
+            "random_init_predictivity. "
         )
     if scored_on.startswith("held-out") and any(curve.selection_L is not None for curve in curves):
         text += (

@@ -107,6 +107,9 @@ class FunctionCurve:
     """Max-statistic p over the neurons of all layers."""
     random_L: FloatArray | None = None
     """As `best_L`, of the same architecture with random weights on the same examples."""
+    random_low_L: FloatArray | None = None
+    random_high_L: FloatArray | None = None
+    """Ends of the interval of `random_L`."""
     random_p_value_L: FloatArray | None = None
     """As `p_value_L`, of these."""
 
@@ -121,6 +124,8 @@ class FunctionCurve:
             "selection_L",
             "p_value_L",
             "random_L",
+            "random_low_L",
+            "random_high_L",
             "random_p_value_L",
         )
         for name in arrays:

@@ -104,8 +104,8 @@ def _curve_panel(content: ReportContent, curve: FunctionCurve) -> Panel:
     series.append(Series(x, curve.null_L, "null"))
     series.append(Series(x, curve.best_L, "line", curve.low_L, curve.high_L, tips))
     if curve.random_L is not None:
-        tips = tuple(_random_tip(content, curve, float(curve.random_L[i]), i) for i in positions)
-        series.append(Series(x, curve.random_L, "control2", tips=tips))
+        tips = tuple(_random_tip(content, curve, curve.random_L, i) for i in positions)
+        series.append(Series(x, curve.random_L, "control2", curve.random_low_L, curve.random_high_L, tips))
     if curve.selection_L is not None:
         tips = tuple(_selection_tip(curve, float(curve.selection_L[i]), i) for i in positions)
         series.append(Series(x, curve.selection_L, "open", tips=tips))
@@ -124,8 +124,11 @@ def _selection_tip(curve: FunctionCurve, value: float, index: int) -> tuple[str,
     return title, f"on selection examples {number(value)}", _null_text(curve, index)
 
 
-def _random_tip(content: ReportContent, curve: FunctionCurve, value: float, index: int) -> tuple[str, ...]:
-    tip = [f"{curve.function} · layer {curve.layers[index]} · random weights", f"{content.metric} {number(value)}"]
+def _random_tip(content: ReportContent, curve: FunctionCurve, random_L: FloatArray, index: int) -> tuple[str, ...]:
+    value = number(float(random_L[index]))
+    if curve.random_low_L is not None and curve.random_high_L is not None:
+        value = with_interval(*(float(ends[index]) for ends in (random_L, curve.random_low_L, curve.random_high_L)))
+    tip = [f"{curve.function} · layer {curve.layers[index]} · random weights", f"{content.metric} {value}"]
     if curve.random_p_value_L is not None:
         tip.append(f"{p_value(float(curve.random_p_value_L[index]))} against its own permuted labels")
     return tuple(tip)

@@ -40,6 +40,7 @@ def headline_findings(content: ReportContent) -> tuple[Finding, ...]:
     found: list[Finding] = []
     adjusted = holm([curve.p_value for curve in content.curves])
     found += [_curve_finding(content, curve, p) for curve, p in zip(content.curves, adjusted)]
+    found += [f for f in map(_training_finding, content.curves) if f]
     found += [f for f in (_significant_neurons(content),) if f]
     found += [f for f in map(_overlap_finding, content.overlaps) if f][:1]
     tests = [curve.test for curve in content.expert_curves]
@@ -143,6 +144,24 @@ def within_between(matrix: OverlapMatrix) -> tuple[float, float]:
     same = groups[:, None] == groups[None, :]
     within = same & ~np.eye(len(groups), dtype=bool) if matrix.self_pairs else same
     return _mean(matrix.value_SS[within]), _mean(matrix.value_SS[~same])
+
+
+def _training_finding(curve: FunctionCurve) -> Finding | None:
+    """What training adds: the layers whose whole interval is above or below that of random weights."""
+    if curve.random_L is None or curve.random_low_L is None or curve.random_high_L is None:
+        return None
+    usable = np.isfinite(curve.best_L + curve.random_L)
+    above = int((curve.low_L > curve.random_high_L)[usable].sum())
+    below = int((curve.high_L < curve.random_low_L)[usable].sum())
+    n_layers = int(usable.sum())
+    if n_layers == 0:
+        return None
+    lead = number(_mean((curve.best_L - curve.random_L)[usable]))
+    text = (
+        f"{curve.function}: the best neuron is above that of random weights, interval above interval, in {above} of "
+        f"{plural(n_layers, 'layer')} and below it in {below}; mean difference {lead}."
+    )
+    return Finding(text, "descriptive", curve.function, "predictivity")
 
 
 def _overlap_finding(matrix: OverlapMatrix) -> Finding | None:

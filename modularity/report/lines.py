@@ -221,10 +221,12 @@ def _series(series: Series, axis: XAxis, scale: _Scale, points: _Points) -> Mark
                 for a, low, high in zip(x, series.low, series.high) if math.isfinite(low + high)]  # fmt: skip
         parts.append(element("path", d="".join(ends), class_="whisker"))
     for index, point in enumerate(at):
-        if series.style in ("line", "open") and all(map(math.isfinite, point)):
+        if not all(map(math.isfinite, point)):
+            continue
+        if series.style in ("line", "open"):
             style = "dot" if series.style == "line" else "open"
             parts.append(element("circle", cx=point[0], cy=point[1], r=3.2 if style == "dot" else 2.6, class_=style))
-            if series.tips:
-                points.positions.append(f"{coordinate(point[0])},{coordinate(point[1])}")
-                points.tips.append(series.tips[index])
+        if series.tips:
+            points.positions.append(f"{coordinate(point[0])},{coordinate(point[1])}")
+            points.tips.append(series.tips[index])
     return element("g", *parts)

@@ -135,6 +135,8 @@ def _curves(tables: RunTables, function: str) -> Iterator[FunctionCurve]:
 
     yield FunctionCurve(
         random_L=of_random("normalised_evaluation"),
+        random_low_L=of_random("low"),
+        random_high_L=of_random("high"),
         random_p_value_L=of_random("p_value"),
         function=function,
         layers=tuple(row["layer"] for row in rows),

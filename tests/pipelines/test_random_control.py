@@ -35,7 +35,12 @@ def test_the_curve_of_random_weights_stands_beside_that_of_the_model(
     (curve,) = report_content(run).curves
     assert curve.random_L is not None
     np.testing.assert_array_equal(curve.random_L, [row["normalised_evaluation"] for row in rows])
-    assert "the same architecture with random weights" in render_report(report_content(run))
+    for name, shown in (("low", curve.random_low_L), ("high", curve.random_high_L)):
+        assert shown is not None
+        np.testing.assert_array_equal(shown, [row[name] for row in rows])
+    page = render_report(report_content(run))
+    assert "the same architecture with random weights" in page
+    assert "words \\u00b7 layer 0 \\u00b7 random weights" in page
     plan = plan_job(config)
     alone, second = plan_job(config.replace(controls={})), plan_job(control_config(config))
     assert plan.store_bytes == alone.store_bytes + second.store_bytes

@@ -68,6 +68,18 @@ def test_missing_values_are_passed_over(build_content):
     assert found.text == "task: no normalised AP could be computed in any layer."
 
 
+def test_layers_above_random_weights_are_counted_interval_above_interval(build_content):
+    curve = one_curve(random_L=[0.2, 0.6], random_low_L=[0.1, 0.5], random_high_L=[0.3, 0.7])
+    found = headline_findings(build_content(curves=(curve,)))
+    text = next(each.text for each in found if "random weights" in each.text)
+    lead = np.mean(curve.best_L - curve.random_L)
+    n_above = int((curve.low_L > curve.random_high_L).sum())
+    assert n_above == 1
+    assert f"in 1 of 2 layers and below it in 0; mean difference {lead:.2f}." in text
+    alone = headline_findings(build_content(curves=(one_curve(),)))
+    assert not any("random weights" in each.text for each in alone)
+
+
 def test_correction_over_functions_can_withdraw_a_claim(build_content):
     curves = tuple(one_curve(function=name, p_value=p) for name, p in (("a", 0.01), ("b", 0.03), ("c", 0.04)))
     found = headline_findings(build_content(curves=curves))[:3]
