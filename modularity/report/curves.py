@@ -127,7 +127,8 @@ def _selection_tip(curve: FunctionCurve, value: float, index: int) -> tuple[str,
 def _random_tip(content: ReportContent, curve: FunctionCurve, random_L: FloatArray, index: int) -> tuple[str, ...]:
     value = number(float(random_L[index]))
     if curve.random_low_L is not None and curve.random_high_L is not None:
-        value = with_interval(*(float(ends[index]) for ends in (random_L, curve.random_low_L, curve.random_high_L)))
+        low, high = float(curve.random_low_L[index]), float(curve.random_high_L[index])
+        value = with_interval(float(random_L[index]), low, high)
     tip = [f"{curve.function} · layer {curve.layers[index]} · random weights", f"{content.metric} {value}"]
     if curve.random_p_value_L is not None:
         tip.append(f"{p_value(float(curve.random_p_value_L[index]))} against its own permuted labels")
