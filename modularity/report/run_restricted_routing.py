@@ -150,8 +150,8 @@ def _notes(run: Run) -> Iterator[str]:
 
 def _functions(run: Run) -> Iterator[FunctionSummary]:
     tasks = run.manifest.notes["tasks"]
-    for name in dict.fromkeys(task["functional"] for task in tasks):
-        own = [task for task in tasks if task["functional"] == name]
+    for name in dict.fromkeys(task["function"] for task in tasks):
+        own = [task for task in tasks if task["function"] == name]
         yield FunctionSummary(
             name=name,
             kind="asked by label words",
