@@ -53,6 +53,14 @@ def test_plans_runs_and_reports(source: Run, tmp_path: Path, capsys: pytest.Capt
     assert "nothing to do" in capsys.readouterr().err
 
 
+def test_words_are_those_of_the_run_where_none_are_given(
+    source: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("--run", source.uri, "--out", tmp_path / "run", "--plan") == 2
+    said = capsys.readouterr().err
+    assert "label_words: none are given, and the functions of the run have them for 0 sub-functions (none); one" in said
+
+
 def test_wrong_input_is_named(source: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = words(tmp_path, epoch=3)
     assert call("--run", source.uri, "--words", path, "--out", tmp_path / "run", "--set", "seeds=[0]") == 2
