@@ -16,7 +16,8 @@ from modularity.pipelines.perturbation_tasks import TaskName
 from modularity.pipelines.restricted_routing import plan_restricted_routing
 from modularity.pipelines.restricted_routing_examples import split_evaluation
 from modularity.pipelines.restricted_routing_prepare import prepare_restricted_routing, ranked_by
-from modularity.store import Run
+from modularity.report import render_report, report_content
+from modularity.store import Run, open_run
 from modularity.types import WorkItem
 
 
@@ -187,6 +188,9 @@ def test_an_interrupted_job_resumes_to_the_same_content(
         tiny.run(tiny.config(source), tmp_path / "run")
     status = run_status(str(tmp_path / "run"))
     assert (status.state, status.items["tune"]) == ("interrupted", (7, 20))
+    page = render_report(report_content(open_run(str(tmp_path / "run"))))
+    assert "No restricted routing was measured yet." in page
+    assert "The run is interrupted: parts of this page may be missing." in page
     run = tiny.run(tiny.config(source), tmp_path / "run")
     assert fault.n_calls == 8 + 13
     assert run.content_hash() == finished.content_hash()
@@ -217,6 +221,9 @@ def test_a_task_without_functional_experts_is_trained_unrestricted_only(source: 
     run = tiny.run(settings, tmp_path / "run")
     assert {row["strategy"] for row in tiny_jobs.rows_of(run, "accuracy")} == {"original"}
     assert "strategy_tests" not in run.tables()
+    page = render_report(report_content(run))
+    assert "Task task0: only the original routing is trained." in page
+    assert "No numbers to draw findings from." in page
 
 
 @pytest.mark.parametrize(
