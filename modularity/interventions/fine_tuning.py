@@ -4,7 +4,9 @@ Source: Zhang et al. 2023, arXiv 2305.18390, Table 3: Switch-base-16, 128 exampl
 evaluated every 4 steps; what is trained are the FFN output matrices and the routers of the encoder from layer 8 up. The
 best checkpoint on the validation examples is kept; whoever calls measures it on examples of its own.
 
-The loss is the cross-entropy over the label words, the classes of the read-out; no loss for balanced routing is added.
+The loss is the cross-entropy over the label words, the classes of the read-out, or over the whole vocabulary as in the
+released code; no loss for balanced routing is added. There the model is also trained to write a sentinel before the
+label word, and the label is read after it; here the position that is read is the first one.
 
 This stands beside `restricted_routing` and the read-out, which it is combined with, and not in `tuning`, the room of
 parameters that are added to frozen models.
@@ -13,6 +15,7 @@ parameters that are added to frozen models.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,11 +25,13 @@ from torch.nn import functional
 from modularity.data import example_batch
 from modularity.errors import InputError, NumericError
 from modularity.interventions.forward import Forward
-from modularity.interventions.measure import LabelTask, batch_logits, measure_task
+from modularity.interventions.measure import LabelTask, batch_logits, batch_vocabulary_logits, measure_task
 from modularity.interventions.routing import routers
 from modularity.interventions.scores import TaskScores
 from modularity.models import HeadModel, LoadedModel
 from modularity.types import StackName
+
+Loss = Literal["words", "vocabulary"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class FineTuning:
     batch_size: int = 16
     evaluate_every: int = 4
     """Steps between two checkpoints; the last step is one, too."""
+    evaluates_first: bool = False
+    """Count the steps between checkpoints from step 1, as the released code: steps 1, 5, 9 … instead of 4, 8, 12 …"""
+    loss: Loss = "words"
+    """Cross-entropy of the right label word among the label words, or among all tokens."""
     dropout: bool = True
     """Train with the dropout and router noise of the model's config."""
     seed: int = 0
@@ -64,9 +73,14 @@ class FineTuning:
         """Steps of a whole training on so many examples."""
         return self.n_epochs * -(-n_examples // self.batch_size)
 
+    def evaluates(self, step: int, n_steps: int) -> bool:
+        """Whether the model after this step, from 1, is a checkpoint."""
+        return step == n_steps or (step - self.evaluates_first) % self.evaluate_every == 0
+
     def n_evaluations(self, n_examples: int) -> int:
         """Checkpoints of a whole training, the untrained model among them."""
-        return 1 + -(-self.n_steps(n_examples) // self.evaluate_every)
+        n_steps = self.n_steps(n_examples)
+        return 1 + sum(self.evaluates(step, n_steps) for step in range(1, n_steps + 1))
 
 
 @dataclass(frozen=True)
@@ -188,13 +202,13 @@ def _train(
     best_accuracy, losses = -1.0, []
     n_steps = settings.n_steps(len(rows_N))
     for step, rows_B in enumerate(_batches(rows_N, settings), start=1):
-        losses.append(_step(model, training, rows_B, forward, optimiser, is_noisy=settings.dropout))
+        losses.append(_step(model, training, rows_B, forward, optimiser, settings))
         if not np.isfinite(losses[-1]):
             raise NumericError(
                 f"fine-tuning on task {training.name!r}: the loss is {losses[-1]} at step {step}; take a "
                 f"learning_rate below {settings.learning_rate}"
             )
-        if step % settings.evaluate_every and step < n_steps:
+        if not settings.evaluates(step, n_steps):
             continue
         scores = measure_task(model, validation, tokens_per_batch=tokens_per_batch)
         checkpoints.append(Checkpoint(step, float(np.mean(losses)), scores))
@@ -211,16 +225,17 @@ def _step(
     rows_B: np.ndarray,
     forward: Forward,
     optimiser: torch.optim.Optimizer,
-    *,
-    is_noisy: bool,
+    settings: FineTuning,
 ) -> float:
     """One step of the optimiser; the loss before it. The model is in eval mode afterwards."""
     batch = example_batch(task.tokens, rows_B, pad_id=model.base.pad_id)
-    model.module.train(is_noisy)
+    model.module.train(settings.dropout)
+    over_words = settings.loss == "words"
     with torch.enable_grad():
-        logits_BC = batch_logits(model, task, batch, forward.differentiable).float()
-        gold_B = torch.from_numpy(task.gold_E[rows_B]).to(logits_BC.device)
-        loss = functional.cross_entropy(logits_BC, gold_B)
+        logits_of = batch_logits if over_words else batch_vocabulary_logits
+        logits_BC = logits_of(model, task, batch, forward.differentiable).float()
+        gold_B = task.gold_E[rows_B] if over_words else task.word_ids_C[task.gold_E[rows_B]]
+        loss = functional.cross_entropy(logits_BC, torch.from_numpy(gold_B).to(logits_BC.device))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()

@@ -134,10 +134,17 @@ def batch_logits(
     InputError
         As `label_logits`.
     """
-    positions_B = _positions(model, batch, task)
-    with _only_position(model.module, positions_B):
+    logits_BV = batch_vocabulary_logits(model, task, batch, forward)
+    return logits_BV[:, torch.from_numpy(task.word_ids_C).to(logits_BV.device)]
+
+
+def batch_vocabulary_logits(
+    model: HeadModel, task: LabelTask, batch: TokenBatch, forward: Callable[[TokenBatch], Any]
+) -> torch.Tensor:
+    """Logits of all tokens at the position that is read, (B, V); parameters and errors as `batch_logits`."""
+    with _only_position(model.module, _positions(model, batch, task)):
         logits_B1V: torch.Tensor = forward(batch).logits
-    return logits_B1V[:, 0, torch.from_numpy(task.word_ids_C).to(logits_B1V.device)]
+    return logits_B1V[:, 0]
 
 
 def measure_task(model: HeadModel, task: LabelTask, *, tokens_per_batch: int = 8192) -> TaskScores:

@@ -7,7 +7,8 @@ Transformers is dropped in restricted layers, and stays in the others. A layer w
 Routers that choose several experts by a softmax (Mixtral, OLMoE, Qwen-MoE) are treated alike: the best k of the allowed
 ones, all of them where they are fewer, weighted by their original probabilities, which are divided by their sum over
 the chosen ones where the model does so. A shared expert is not routed and stays. DeepSeek's routers, which choose
-within groups of experts and by a bias, cannot be restricted: such a layer has none that can.
+within groups of experts and by a bias, cannot be restricted: such a layer has none that can. The table of architectures
+says so without a model (`modularity.models.restricted_routing_problem`).
 
 Routers are found by what they are, not by name: modules of transformers that hand on (dispatch mask, probability,
 logits), or (logits, weights, indices). Gradients flow through the gate values as in the unrestricted model.
@@ -60,7 +61,7 @@ def routers(model: LoadedModel) -> tuple[Router, ...]:
             found += [
                 _router(layout.stack, layer, f"{place}.{name}", module)
                 for name, module in block.named_modules()
-                if _kind(module) is not None
+                if router_kind(module) is not None
             ]
     return tuple(found)
 
@@ -113,13 +114,14 @@ def random_other_experts(experts: Collection[int], n_experts: int, *, seed: int)
     return tuple(int(expert) for expert in np.sort(drawn))
 
 
-def _kind(module: nn.Module) -> RouterKind | None:
+def router_kind(module: nn.Module) -> RouterKind | None:
+    """How a module chooses experts; None where it is no router, or one that cannot be restricted."""
     name = type(module).__name__
     return next((kind for end, kind in _CLASS_ENDS.items() if name.endswith(end)), None)
 
 
 def _router(stack: StackName, layer: int, path: str, module: Any) -> Router:
-    kind = _kind(module)
+    kind = router_kind(module)
     assert kind is not None
     return Router(
         stack=stack,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         architecture_of,
         known_architectures,
         register_architecture,
+        restricted_routing_problem,
     )
     from modularity.models.config import ModelConfig
     from modularity.models.description import ModelDescription, describe_model
@@ -57,6 +58,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "register_architecture",
+    "restricted_routing_problem",
     "taken",
     "trim_cache",
     "uses_gpu",
@@ -72,6 +74,7 @@ _MODULES = {
         "architecture_of",
         "known_architectures",
         "register_architecture",
+        "restricted_routing_problem",
     ),
     "config": ("ModelConfig",),
     "description": ("ModelDescription", "describe_model"),

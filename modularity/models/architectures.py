@@ -57,6 +57,9 @@ class ExpertLayout:
     """Activation function (`act`)."""
     scores: RouterScores = "softmax"
     """What makes probabilities of the router's logits."""
+    chooses_best: bool = True
+    """True where the experts with the highest logits of all are chosen and weighted by their probabilities; False where
+    they are chosen within groups of experts, or by a bias that is added for the choice."""
     shared_out: str | None = None
     """Out-projection of the shared expert, in a block (`mlp.shared_expert.down_proj`); None: there is none."""
     shared_first: bool = False
@@ -113,7 +116,7 @@ class Architecture:
 
 
 _FUSED = ExpertLayout(ffn="mlp", experts="mlp.experts", router="mlp.gate", kind="fused")
-_DEEPSEEK_LIKE = replace(_FUSED, shared_out="mlp.shared_experts.down_proj")
+_DEEPSEEK_LIKE = replace(_FUSED, shared_out="mlp.shared_experts.down_proj", chooses_best=False)
 
 
 def _llama_like(
@@ -320,6 +323,25 @@ def architecture_of(model_type: str, hf_config: Any = None) -> Architecture:
             f"attention projections"
         )
     return _TABLE[model_type]
+
+
+def restricted_routing_problem(model_type: str) -> str | None:
+    """Why routers of this `config.model_type` cannot be restricted to some experts; None where they can be.
+
+    A dense model has no router to restrict, and no problem here. ModelError as `architecture_of`.
+    """
+    sparse = [layout.experts for layout in architecture_of(model_type).stacks if layout.experts is not None]
+    if all(experts.chooses_best for experts in sparse):
+        return None
+    able = [
+        row.model_type
+        for row in _TABLE.values()
+        if any(layout.experts is not None and layout.experts.chooses_best for layout in row.stacks)
+    ]
+    return (
+        f"routers of {model_type!r} choose within groups of experts or by a bias, and cannot be restricted to some of "
+        f"them; expected one of {', '.join(sorted(able))}"
+    )
 
 
 def _number(hf_config: Any, name: str) -> int:

@@ -17,39 +17,6 @@ RANDOM_NOISES: tuple[NoiseName, ...] = ("shuffle", "gaussian", "resample")
 Word = Annotated[str, Field(min_length=1)]
 
 
-class FineTuningConfig(Config):
-    """Few-shot fine-tuning under restricted routing (card A7, Table 3); the defaults are the paper's."""
-
-    n_examples: int = Field(default=128, ge=2)
-    """Examples of the selection half that are learnt from, another draw for each seed; all where there are fewer."""
-    first_layer: int | None = Field(default=None, ge=0)
-    """FFN output matrices and routers are trained from this layer up; None = the upper third of the layers."""
-    n_epochs: int | dict[str, Annotated[int, Field(ge=1)]] = 100
-    """Passes over the examples, or by task: the paper took 50 (MRPC) to 300 (MNLI, QNLI)."""
-    learning_rate: float = Field(default=2e-4, gt=0)
-    """Of Adam."""
-    batch_size: int = Field(default=16, ge=1)
-    """Examples of one step."""
-    evaluate_every: int = Field(default=4, ge=1)
-    """Steps between two evaluations on the validation examples, by which the checkpoint is chosen."""
-    seeds: tuple[int, ...] = Field(default=tuple(range(8)), min_length=2)
-    """One training each for every strategy: examples, their order, dropout and the draws of experts. The same seed has
-    the same examples in the same order under every strategy, so that strategies are compared in pairs."""
-    n_random: int = Field(default=2, ge=1)
-    """Draws of as many experts of all, for every seed: the control that knows nothing of functions."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems = []
-        if isinstance(self.n_epochs, int) and self.n_epochs < 1:
-            problems.append(f"n_epochs={self.n_epochs}: expected at least 1")
-        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            problems.append(f"seeds={list(self.seeds)}: expected different numbers from 0 up")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-
 class RoutingConfig(Config):
     """Tokens routed to the functional experts only, in a mixture model (card A7)."""
 
@@ -59,8 +26,6 @@ class RoutingConfig(Config):
     """Sparse layers that are restricted; None = those of the perturbation."""
     seed: int = Field(default=0, ge=0)
     """Seed of the draws."""
-    fine_tuning: FineTuningConfig | None = None
-    """Fine-tune with the experts of each task only, with as many others, with as many of all, and with all."""
 
 
 class PerturbationConfig(Config):

@@ -3,27 +3,31 @@
 Nothing is computed and nothing is written here; whatever is wrong with the input is found here, all of it at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
 from modularity.data import FunctionData, Pooling, TokenTable, tokenise
-from modularity.errors import InputError, ModelError, StoreError
+from modularity.errors import InputError
 from modularity.interventions import LabelTask
 from modularity.models import load_tokenizer
 from modularity.pipelines.config import EmergentModularityConfig
-from modularity.pipelines.fine_tuning_step import TuningTask, check_fine_tuning, tuning_items, tuning_tasks
+from modularity.pipelines.finished_run import (
+    collect,
+    finished_run,
+    longest_text,
+    ranking_problems,
+    source_job,
+    subfunctions_of,
+)
 from modularity.pipelines.perturbation_config import RANDOM_NOISES, PerturbationConfig
 from modularity.pipelines.perturbation_rankings import NO_SEED, Ranking, make_rankings
 from modularity.pipelines.perturbation_tasks import TaskName, asked_functions, chosen_words, make_tasks, task_names
-from modularity.pipelines.prepare import UNLIMITED_MODEL_TOKENS, PreparedJob, prepare
-from modularity.pipelines.restrictions import Restriction, find_restrictions, restriction_items
-from modularity.store import Run, open_run
+from modularity.pipelines.prepare import PreparedJob
+from modularity.pipelines.restrictions import Restriction, find_restrictions, restriction_items, router_problems
+from modularity.store import Run
 from modularity.types import PARTITION, Site, WorkItem, content_digest
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +50,11 @@ class PreparedPerturbation:
     """By function: examples from which means and deviations of neurons are taken."""
     restrictions: tuple[Restriction, ...] = ()
     """Experts that routing is restricted to; none where the config does not ask for it."""
-    tuning_tasks: tuple[TuningTask, ...] = ()
-    """Examples for fine-tuning; none where the config does not ask for it."""
 
     def data_identity(self) -> dict[str, str]:
         """What the results depend on besides model, config and the finished run."""
         found = {f"task {task.name}": task.tokens.fingerprint for task in self.tasks}
         found |= {f"labels {task.name}": content_digest(task.gold_E.tolist()) for task in self.tasks}
-        for task in self.tuning_tasks:
-            parts = (task.training, task.validation, task.test)
-            found[f"tuning {task.name}"] = content_digest([[p.tokens.fingerprint, p.gold_E.tolist()] for p in parts])
         return found | {f"calibration {name}": table.fingerprint for name, table in self.calibration.items()}
 
     def first_items(self) -> list[WorkItem]:
@@ -80,24 +79,15 @@ class PreparedPerturbation:
         """One item for each restriction: to the functional experts, and to each draw of others."""
         return [] if self.config.routing is None else restriction_items(self.restrictions, self.config.routing)
 
-    def tuning_items(self) -> list[WorkItem]:
-        """One item for each training: task, strategy, draw of experts, seed."""
-        routing = self.config.routing
-        if routing is None or routing.fine_tuning is None:
-            return []
-        return tuning_items(self.restrictions, routing.fine_tuning)
-
     def last_items(self) -> list[WorkItem]:
         """What brings the measurements together."""
         routing = [WorkItem.of("routing_tests")] if self.routing_items() else []
-        tuning = [WorkItem.of("fine_tuning_tests")] if self.tuning_items() else []
-        return [WorkItem.of("dissociation"), *routing, *tuning]
+        return [WorkItem.of("dissociation"), *routing]
 
     def items(self) -> list[WorkItem]:
         """All items, in the order of the steps."""
         return [
-            *self.first_items(), *self.select_items(), *self.perturb_items(), *self.routing_items(),
-            *self.tuning_items(), *self.last_items()
+            *self.first_items(), *self.select_items(), *self.perturb_items(), *self.routing_items(), *self.last_items()
         ]  # fmt: skip
 
 
@@ -111,25 +101,17 @@ def prepare_perturbation(config: PerturbationConfig) -> PreparedPerturbation:
     """
     source = _source(config)
     declared = EmergentModularityConfig.model_validate(source.manifest.config)
-    problems: list[str] = []
-    subfunctions = [
-        (function.name, name)
-        for function in declared.functions
-        for name in source.results(function.name)["subfunction"].values.tolist()
-    ]
-    words = _attempt(lambda: chosen_words(config, declared), problems)
-    names = None if words is None else _attempt(lambda: task_names(words, subfunctions), problems)
+    problems = [] if config.routing is None else router_problems(source, "leave the section routing out")
+    words = collect(lambda: chosen_words(config.label_words, declared), problems)
+    names = None if words is None else collect(lambda: task_names(words, subfunctions_of(source)), problems)
     site = Site.parse(str(source.manifest.notes["analysed"]), "encoder")
-    layers = _attempt(lambda: _layers(config, source), problems)
-    job = None if names is None else _attempt(lambda: _job(config, source, declared, names), problems)
-    rankings = None if names is None else _attempt(lambda: make_rankings(config, names), problems)
+    layers = collect(lambda: _layers(config, source), problems)
+    job = None if names is None else collect(lambda: source_job(config.model, source, declared, names), problems)
+    rankings = None if names is None else collect(lambda: make_rankings(config, names), problems)
     restrictions: tuple[Restriction, ...] = ()
     if names is not None and layers is not None:
-        restrictions = _attempt(lambda: find_restrictions(config, source, names, site, layers), problems) or ()
-    measured = None if job is None or names is None else _attempt(lambda: _tasks(config, job, names), problems)
-    if job is not None and names is not None:
-        n_layers = len(job.description.shapes[site].layers)
-        problems += check_fine_tuning(config, names, range(n_layers), source.manifest.identity["model"]["dtype"])
+        restrictions = collect(lambda: find_restrictions(config, source, names, site, layers), problems) or ()
+    measured = None if job is None or names is None else collect(lambda: _tasks(config, job, names), problems)
     if problems or names is None or layers is None or job is None or rankings is None or measured is None:
         raise InputError(problems)
     return PreparedPerturbation(
@@ -143,26 +125,14 @@ def prepare_perturbation(config: PerturbationConfig) -> PreparedPerturbation:
         rankings,
         measured[1],
         restrictions,
-        measured[2],
     )
 
 
 def _source(config: PerturbationConfig) -> Run:
     """The finished run; InputError with all that it lacks."""
-    try:
-        source = open_run(config.source)
-    except StoreError as error:
-        raise InputError(f"source: {error}") from None
-    manifest = source.manifest
-    if manifest.job != "emergent_modularity" or manifest.state != "finished":
-        raise InputError(
-            f"source: {source.uri} is a {manifest.state} run of {manifest.job}; expected a finished one of "
-            "emergent_modularity"
-        )
-    problems = []
-    if "predictivity" not in manifest.config["analyses"]:
-        problems.append(f"source: {source.uri} ranks no neurons; run it with analyses=[predictivity, experts]")
-    elif "experts" in config.rankings and PARTITION not in source.result_names():
+    source = finished_run(config.source)
+    manifest, problems = source.manifest, ranking_problems(source)
+    if not problems and "experts" in config.rankings and PARTITION not in source.result_names():
         problems.append(
             f"source: {source.uri} has no experts, which the ranking 'experts' needs; run it with "
             "analyses=[predictivity, experts], or leave 'experts' out of rankings"
@@ -192,33 +162,11 @@ def _layers(config: PerturbationConfig, source: Run) -> tuple[int, ...]:
     return tuple(sorted(config.layers))
 
 
-def _job(
-    config: PerturbationConfig, source: Run, declared: EmergentModularityConfig, names: tuple[TaskName, ...]
-) -> PreparedJob:
-    """The job of the finished run, its data read again and compared with what the run has recorded."""
-    wanted = {each.function for each in names}
-    functions = [function.as_json() for function in declared.functions if function.name in wanted]
-    model = (config.model or declared.model).as_json()
-    job = prepare(declared.replace(functions=functions, model=model))
-    recorded = source.manifest.identity["data"]
-    problems = [
-        f"the data or tokenizer of function {name!r} are not those of the run: fingerprint {found}, recorded is "
-        f"{recorded.get(name)}; give the run's data, or make the run anew"
-        for name, found in job.data_identity().items()
-        if recorded.get(name) != found
-    ]
-    if problems:
-        raise InputError(problems)
-    return job
-
-
 def _tasks(
     config: PerturbationConfig, job: PreparedJob, names: tuple[TaskName, ...]
-) -> tuple[tuple[LabelTask, ...], dict[str, TokenTable], tuple[TuningTask, ...]]:
-    functions = asked_functions(config, job.config.functions, job.functions)
-    tokenizer = load_tokenizer(job.config.model)
-    limits = (job.config.capture.max_tokens, job.description.max_positions)
-    max_tokens = min((limit for limit in limits if limit is not None), default=UNLIMITED_MODEL_TOKENS)
+) -> tuple[tuple[LabelTask, ...], dict[str, TokenTable]]:
+    functions = asked_functions(config.templates, job.config.functions, job.functions)
+    tokenizer, max_tokens = load_tokenizer(job.config.model), longest_text(job)
     held_out = config.variant == "corrected"
     tasks = make_tasks(
         names, functions, tokenizer, max_tokens=max_tokens, first_token=config.first_token, held_out=held_out
@@ -228,10 +176,7 @@ def _tasks(
         half_E = function.selection_E if held_out else np.ones(function.n_examples, dtype=bool)
         chosen = _some_examples(function, half_E, config.calibration_examples)
         calibration[name] = tokenise(chosen, tokenizer, max_tokens=max_tokens, pooling=Pooling(kind="max"))
-    tuned: tuple[TuningTask, ...] = ()
-    if config.routing is not None and config.routing.fine_tuning is not None:
-        tuned = tuning_tasks(names, functions, tokenizer, max_tokens=max_tokens, held_out=held_out)
-    return tasks, calibration, tuned
+    return tasks, calibration
 
 
 def _some_examples(function: FunctionData, half_E: np.ndarray, n_examples: int) -> FunctionData:
@@ -245,13 +190,3 @@ def _some_examples(function: FunctionData, half_E: np.ndarray, n_examples: int) 
         selection_E=function.selection_E[kept],
         cluster_E=function.cluster_E[kept],
     )
-
-
-def _attempt(action: Callable[[], Result], problems: list[str]) -> Result | None:
-    try:
-        return action()
-    except InputError as error:
-        problems.extend(error.problems)
-    except ModelError as error:
-        problems.append(str(error))
-    return None

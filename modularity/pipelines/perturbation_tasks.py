@@ -8,7 +8,6 @@ from modularity.data import FunctionConfig, FunctionData, load_functions
 from modularity.errors import InputError
 from modularity.interventions import LabelTask, label_task
 from modularity.pipelines.config import EmergentModularityConfig
-from modularity.pipelines.perturbation_config import PerturbationConfig
 from modularity.types import content_digest
 
 
@@ -67,36 +66,45 @@ def declared_words(functions: Sequence[FunctionConfig]) -> dict[str, tuple[str, 
     return {f"{each.name}/{name}": words for each in functions for name, words in each.label_words.items()}
 
 
-def chosen_words(config: PerturbationConfig, declared: EmergentModularityConfig) -> dict[str, tuple[str, str]]:
+def chosen_words(
+    label_words: Mapping[str, tuple[str, str]] | None, declared: EmergentModularityConfig, *, n_least: int = 2
+) -> dict[str, tuple[str, str]]:
     """Label words of the job, or else those that the functions of the run declare.
+
+    Parameters
+    ----------
+    label_words : of the job; None: it has none
+    declared : config of the run
+    n_least : tasks that the study needs
 
     Raises
     ------
     InputError
-        There are words for fewer than two sub-functions.
+        There are words for fewer sub-functions.
     """
-    if config.label_words is not None:
-        return config.label_words
+    if label_words is not None:
+        return dict(label_words)
     words = declared_words(declared.functions)
-    if len(words) < 2:
+    if len(words) < n_least:
+        needed = "two tasks or more are" if n_least == 2 else "one task or more is"
         raise InputError(
             f"label_words: none are given, and the functions of the run have them for {len(words)} sub-functions "
-            f"({', '.join(words) or 'none'}); two tasks or more are needed: name their words, label 1 before label 0"
+            f"({', '.join(words) or 'none'}); {needed} needed: name their words, label 1 before label 0"
         )
     return words
 
 
 def asked_functions(
-    config: PerturbationConfig, declared: Sequence[FunctionConfig], functions: Sequence[FunctionData]
+    templates: Mapping[str, str], declared: Sequence[FunctionConfig], functions: Sequence[FunctionData]
 ) -> dict[str, FunctionData]:
-    """Functions with the texts in which the model is asked: those of the run, or with the template of the config.
+    """Functions with the texts in which the model is asked: those of the run, or with a template of the job.
 
-    Examples, labels and halves stay those of the run. Without a template of the config, `asked_template` of the
+    Examples, labels and halves stay those of the run. Without a template of the job, `asked_template` of the
     function or its parts is used.
 
     Parameters
     ----------
-    config : its `templates` are used, named by function, or by `function/part`
+    templates : of the job, by function, or by `function/part`
     declared : configs of the run's functions that have a task
     functions : the same, as the run has read them
 
@@ -106,14 +114,14 @@ def asked_functions(
         A template is for no function with a task, does not fit its columns, or makes texts of examples equal.
     """
     known = {name for each in declared for name in _askable(each)}
-    unknown = sorted(config.templates.keys() - known)
+    unknown = sorted(templates.keys() - known)
     problems = [
         f"templates: no task is from a function {name!r}; known are {', '.join(sorted(known))}" for name in unknown
     ]
     found = {function.name: function for function in functions}
     for each in declared:
         try:
-            asked = _asked_config(each, config.templates)
+            asked = _asked_config(each, templates)
             if asked is not None:
                 found[each.name] = _with_texts(found[each.name], asked)
         except InputError as error:
@@ -182,7 +190,7 @@ def make_tasks(
     problems, tasks = [], []
     for each in names:
         function = functions[each.function]
-        problems += [] if first_token else _long_words(each, tokenizer)
+        problems += [] if first_token else long_words(each, tokenizer)
         try:
             tasks.append(
                 label_task(
@@ -202,7 +210,8 @@ def make_tasks(
     return tuple(tasks)
 
 
-def _long_words(task: TaskName, tokenizer: Any) -> list[str]:
+def long_words(task: TaskName, tokenizer: Any) -> list[str]:
+    """A problem for each label word of a task that is several tokens."""
     n_tokens = {word: len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in task.words}
     return [
         f"task {task.name!r}: label word {word!r} is {n} tokens, expected one; choose another word, or set "

@@ -1,7 +1,7 @@
 """The worker of a perturbation: holds the model with its LM head, and runs every kind of item of the job."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -9,22 +9,17 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from modularity.capture import Capturer
 from modularity.data import token_batches
-from modularity.errors import IdentityError
 from modularity.interventions import neuron_moments
-from modularity.models import HeadModel, MatmulMode, apply_matmul_mode, compute_threads, load_head_model
+from modularity.models import HeadModel, compute_threads
 from modularity.pipelines.dissociation_step import dissociate
-from modularity.pipelines.fine_tuning_step import compare_fine_tuning, fine_tune
+from modularity.pipelines.finished_run import identify_source_model, load_source_model
 from modularity.pipelines.perturbation_measure import Measurer
 from modularity.pipelines.perturbation_prepare import PreparedPerturbation
 from modularity.pipelines.perturbation_rankings import MOMENTS, select
 from modularity.pipelines.restrictions import compare_restrictions, restrict
-from modularity.pipelines.verification import RELATIVE_TOLERANCE, row_difference
 from modularity.store import Run, open_run
 from modularity.types import WorkItem
-
-N_CHECKED_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class PerturbationWorker:
         """Compute and record one item."""
         prepared, config = self._prepared, self._prepared.config
         actions: dict[str, Callable[[], Mapping[str, Any]]] = {
-            "identify": self._identify,
+            "identify": lambda: identify_source_model(self._model, prepared.job, prepared.source),
             "calibrate": lambda: self._calibrate(item),
             "unchanged": lambda: self._measurer.unchanged(item),
             "select": lambda: select(self._run, item, prepared.source, config, prepared.rankings, prepared.layers),
@@ -60,10 +55,6 @@ class PerturbationWorker:
             "routing": lambda: self._restrict(item),
             "dissociation": lambda: dissociate(self._run, item, config, [task.name for task in prepared.tasks]),
             "routing_tests": lambda: compare_restrictions(self._run, item),
-            "fine_tune": lambda: fine_tune(
-                item, self._run, self._model, prepared.tuning_tasks, prepared.restrictions, config
-            ),
-            "fine_tuning_tests": lambda: compare_fine_tuning(self._run, item),
         }
         with compute_threads(self._spec.n_threads), threadpool_limits(self._spec.n_threads):
             return actions[item.kind]()
@@ -71,11 +62,7 @@ class PerturbationWorker:
     @cached_property
     def _model(self) -> HeadModel:
         """The model, with the arithmetic of the finished run."""
-        model = load_head_model(self._prepared.job.config.model)
-        mode = self._prepared.source.manifest.notes.get("matmul")
-        if mode is not None:
-            apply_matmul_mode(MatmulMode(**{**mode, "shape": tuple(mode["shape"])}), device=model.base.device)
-        return model
+        return load_source_model(self._prepared.job, self._prepared.source)
 
     @cached_property
     def _run(self) -> Run:
@@ -84,26 +71,6 @@ class PerturbationWorker:
     @cached_property
     def _measurer(self) -> Measurer:
         return Measurer(self._run, self._model, self._prepared.tasks, self._prepared.config)
-
-    def _identify(self) -> dict[str, Any]:
-        """Who the model is; IdentityError where its activations are not those of the finished run."""
-        prepared, capture = self._prepared, self._prepared.job.config.capture
-        base = self._model.base
-        capturer = Capturer(
-            base, tuple(prepared.job.shapes), layers=capture.layers, expert_variant=capture.expert_variant
-        )
-        dtypes = capture.dtype, base.identity.dtype, prepared.source.manifest.identity["model"]["dtype"]
-        allowed = max(RELATIVE_TOLERANCE[dtype] for dtype in dtypes)
-        name, table = next(iter(prepared.job.tables.items()))
-        for row in range(min(N_CHECKED_ROWS, table.n_rows)):
-            difference, place = row_difference(prepared.source, prepared.job, capturer, name, row, base.pad_id)
-            if not difference <= allowed:
-                raise IdentityError(
-                    f"model {base.identity.name!r} is not the one of {prepared.source.uri}: row {row} of function "
-                    f"{name!r} differs at {place} by {difference:.1e} of its largest value, allowed is {allowed:.0e}; "
-                    "give the checkpoint of the run"
-                )
-        return {"identity": asdict(base.identity), "device": str(base.device), "head": self._model.kind}
 
     def _calibrate(self, item: WorkItem) -> dict[str, Any]:
         """Means and deviations of all neurons over tokens, and norms of their output weights."""

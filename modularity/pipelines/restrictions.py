@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from modularity.errors import InputError
+from modularity.errors import InputError, ModelError
 from modularity.interventions import random_other_experts, restricted_routing
+from modularity.models import restricted_routing_problem
 from modularity.pipelines.perturbation_config import PerturbationConfig, RoutingConfig
 from modularity.pipelines.perturbation_measure import MEASURES, Measurer
 from modularity.pipelines.perturbation_tasks import TaskName
@@ -49,14 +50,62 @@ class Restriction:
             for layer, experts in self.experts
         }
 
-    def any_experts(self, draw: int, seed: int) -> dict[tuple[StackName, int], tuple[int, ...]]:
-        """As many experts in each layer, drawn at random from all."""
-        allowed = {}
+    def any_experts(self, draw: int, seeds: Sequence[int]) -> dict[tuple[StackName, int], tuple[int, ...]]:
+        """As many experts in each layer, drawn at random from all: the functional ones may be among them."""
+        allowed: dict[tuple[StackName, int], tuple[int, ...]] = {}
         for layer, experts in self.experts:
-            generator = np.random.default_rng((seed, draw, layer, 1))
+            generator = np.random.default_rng(np.random.SeedSequence((*seeds, draw, layer)))
             drawn = generator.choice(self.n_experts, len(experts), replace=False)
             allowed[self.stack, layer] = tuple(sorted(map(int, drawn)))
         return allowed
+
+
+def restriction_of(task: str, stack: StackName, functional: Mapping[int, Sequence[int]], n_experts: int) -> Restriction:
+    """Restriction of a task to its functional experts.
+
+    Parameters
+    ----------
+    task, stack : names
+    functional : experts by layer; a layer without one is not restricted
+    n_experts : experts of a layer; layers in which more than half are functional are left out
+    """
+    found = {layer: tuple(sorted(experts)) for layer, experts in sorted(functional.items()) if len(experts)}
+    kept = {layer: experts for layer, experts in found.items() if 2 * len(experts) <= n_experts}
+    return Restriction(task, stack, tuple(kept.items()), tuple(sorted(found.keys() - kept.keys())), n_experts)
+
+
+def restriction_notes(restrictions: Sequence[Restriction]) -> list[str]:
+    """What the restriction of each task is, and where there is none."""
+    notes = []
+    for each in restrictions:
+        if each.experts:
+            experts = "; ".join(f"layer {layer}: {' '.join(map(str, chosen))}" for layer, chosen in each.experts)
+            notes.append(f"task {each.task}: functional experts of {each.n_experts} are {experts}")
+        elif not each.left_out:
+            notes.append(f"task {each.task}: no layer has functional experts to restrict routing to")
+        if each.left_out:
+            notes.append(
+                f"task {each.task}: more than half of the experts of layers {list(each.left_out)} are functional; "
+                "they stay unrestricted, as there is no control of the same size"
+            )
+    return notes
+
+
+def router_problems(source: Run, remedy: str) -> list[str]:
+    """Why the routers of the model of a finished run cannot be restricted; nothing where they can.
+
+    The architecture that the run has recorded tells it. A dense model has no routers: `find_restrictions` says so.
+
+    Parameters
+    ----------
+    source : the finished run
+    remedy : what to do about it
+    """
+    try:
+        problem = restricted_routing_problem(source.manifest.identity["model"]["architecture"])
+    except ModelError:  # reading the model's config says that the architecture is not known
+        return []
+    return [] if problem is None else [f"{source.uri}: {problem}; {remedy}"]
 
 
 def find_restrictions(
@@ -162,11 +211,4 @@ def _restriction(task: TaskName, rows: Sequence[Mapping[str, Any]], site: Site, 
     for row in rows:
         if row["functional"]:
             found.setdefault(row["layer"], []).append(row["expert"])
-    kept = {layer: experts for layer, experts in sorted(found.items()) if 2 * len(experts) <= n_experts}
-    return Restriction(
-        task.name,
-        site.stack,
-        tuple((layer, tuple(sorted(experts))) for layer, experts in kept.items()),
-        tuple(sorted(found.keys() - kept.keys())),
-        n_experts,
-    )
+    return restriction_of(task.name, site.stack, found, n_experts)

@@ -16,6 +16,7 @@ from modularity.errors import DataError
 
 if TYPE_CHECKING:
     from modularity.report.perturbation import Perturbation
+    from modularity.report.restricted_routing import RoutingStudy
     from modularity.report.scan_content import ScanContent
 
 FloatArray = npt.NDArray[np.float64]
@@ -431,6 +432,8 @@ class ReportContent:
     """Further findings, shown after the computed ones."""
     perturbation: "Perturbation | None" = None
     """What became of tasks while neurons were changed."""
+    tuning: "RoutingStudy | None" = None
+    """Accuracy after fine-tuning with some experts."""
     scan: "ScanContent | None" = None
     """A checkpoint scan that is shown as a section (`training`) of this page."""
     sections: tuple[str, ...] = ("predictivity", "overlap", "experts", "sensitivity", "neurons")

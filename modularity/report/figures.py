@@ -9,7 +9,6 @@ from markupsafe import Markup
 from modularity.report.captions import agreement_caption, expert_map_caption, heatmap_caption, overlap_caption
 from modularity.report.content import AgreementMatrix, ExpertMap, FloatArray, Heatmap, OverlapMatrix, ReportContent
 from modularity.report.curves import Plot, curve_plot, expert_plot, function_expert_plot, sensitivity_plot
-from modularity.report.fine_tuning import fine_tuning_plot
 from modularity.report.grids import Grid, grid_figure
 from modularity.report.lines import line_figure
 from modularity.report.perturbation import (
@@ -20,6 +19,7 @@ from modularity.report.perturbation import (
     drop_grid,
     routing_caption,
 )
+from modularity.report.restricted_routing import learning_plot, strategy_plot
 from modularity.report.scan_figures import scan_plots
 from modularity.report.svg import standalone
 from modularity.report.wording import MISSING, interval, number, p_cell, significant
@@ -74,6 +74,8 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     found += [_expert_map_figure(content, each, top) for each in content.expert_maps]
     found += [plot_figure(sensitivity_plot(content))] if content.sensitivity else []
     found += _perturbation_figures(content)
+    if content.tuning is not None:
+        found += [plot_figure(strategy_plot(content.tuning)), plot_figure(learning_plot(content.tuning))]
     if content.scan is not None:
         found += [plot_figure(replace(plot, section="training")) for plot in scan_plots(content.scan)]
     return tuple(found)
@@ -88,7 +90,7 @@ def _perturbation_figures(content: ReportContent) -> list[Figure]:
     for dose, matrix in zip(shown.doses, shown.matrices):
         found += [plot_figure(dose_plot(dose, tasks)), _drop_figure(matrix)]
     found += [_routing_figure(shown.routing)] if shown.routing is not None else []
-    return found + ([plot_figure(fine_tuning_plot(shown.tuning))] if shown.tuning is not None else [])
+    return found
 
 
 def _drop_figure(matrix: DropMatrix) -> Figure:

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from modularity.errors import DataError
 from modularity.report.curves import Plot
-from modularity.report.fine_tuning import FineTunings
 from modularity.report.grids import Grid
 from modularity.report.lines import Panel, Series, Style, XAxis
 from modularity.report.palette import category
@@ -114,7 +113,6 @@ class Perturbation:
     doses: tuple[Dose, ...]
     matrices: tuple[DropMatrix, ...]
     routing: RoutingMatrix | None = None
-    tuning: FineTunings | None = None
     headers: tuple[str, ...] = field(default=("task", "measure", "ranking", "neurons", "value", "range over seeds"))
 
 

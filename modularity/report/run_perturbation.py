@@ -15,7 +15,6 @@ from modularity.report.content import (
     RunSummary,
     SubFunction,
 )
-from modularity.report.fine_tuning import fine_tuning_findings, fine_tunings
 from modularity.report.perturbation import Dose, DoseLine, DosePanel, DropMatrix, Perturbation, RoutingMatrix
 from modularity.report.wording import number, p_value, percent, plural, with_interval
 from modularity.store import Run
@@ -36,13 +35,12 @@ def perturbation_content(run: Run, model: str) -> ReportContent:
     """
     manifest = run.manifest
     notes, tasks = manifest.notes, [task["name"] for task in manifest.notes["tasks"]]
-    rows = _rows(run, "perturbation")
+    rows = table_rows(run, "perturbation")
     noises = [noise for noise in manifest.config["noises"] if any(row["noise"] == noise for row in rows)]
     shown = Perturbation(
         doses=tuple(_dose(rows, noise, tasks) for noise in noises),
         matrices=tuple(_matrix(rows, noise, tasks) for noise in noises),
-        routing=_routing(_rows(run, "routing_tests"), tasks),
-        tuning=fine_tunings(_rows(run, "fine_tuning"), _rows(run, "fine_tuning_tests")),
+        routing=_routing(table_rows(run, "routing_tests"), tasks),
     )
     return ReportContent(
         title=f"Neurons broken in {model}",
@@ -55,19 +53,16 @@ def perturbation_content(run: Run, model: str) -> ReportContent:
             created=manifest.created,
         ),
         functions=tuple(_functions(run)),
-        provenance=_provenance(run),
+        provenance=source_run_provenance(run),
         perturbation=shown,
         sections=("perturbation", *(("routing",) if shown.routing else ())),
         notes=tuple(_notes(run, rows)),
-        findings=(
-            *_verdicts(_rows(run, "dissociation")),
-            *_routing_findings(_rows(run, "routing_tests")),
-            *fine_tuning_findings(shown.tuning),
-        ),
+        findings=(*_verdicts(table_rows(run, "dissociation")), *_routing_findings(table_rows(run, "routing_tests"))),
     )
 
 
-def _rows(run: Run, table: str) -> list[Row]:
+def table_rows(run: Run, table: str) -> list[Row]:
+    """Rows of a table; none where it is not there yet."""
     found: list[Row] = run.table(table).to_pylist() if table in run.tables() else []
     return found
 
@@ -197,10 +192,11 @@ def _notes(run: Run, rows: Sequence[Row]) -> Iterator[str]:
     chance = [row["task"] for row in rows if row["ranking"] == UNCHANGED and row["accuracy"] <= row["majority"]]
     if chance:
         yield (f"The unchanged model answers {', '.join(chance)} no better than a constant answer: drops say little.")
-    poor = [row for row in _rows(run, "perturbation_balance") if abs(row["difference"]) > 0.1]
+    balance = table_rows(run, "perturbation_balance")
+    poor = [row for row in balance if abs(row["difference"]) > 0.1]
     if poor:
         yield (
-            f"Matched controls: in {len(poor):,} of {len(_rows(run, 'perturbation_balance')):,} comparisons, each of "
+            f"Matched controls: in {len(poor):,} of {len(balance):,} comparisons, each of "
             "one feature in one layer, they differ from the neurons that they resemble by more than 0.1 standard "
             "deviations; see the table perturbation_balance."
         )
@@ -213,7 +209,7 @@ def _notes(run: Run, rows: Sequence[Row]) -> Iterator[str]:
 def _functions(run: Run) -> Iterator[FunctionSummary]:
     tasks = run.manifest.notes["tasks"]
     labels: dict[str, list[int]] = {}
-    for row in _rows(run, "task_examples"):
+    for row in table_rows(run, "task_examples"):
         labels.setdefault(row["task"], []).append(row["label"])
     for name in dict.fromkeys(task["function"] for task in tasks):
         own = [task for task in tasks if task["function"] == name]
@@ -237,7 +233,8 @@ def _functions(run: Run) -> Iterator[FunctionSummary]:
         )
 
 
-def _provenance(run: Run) -> Provenance:
+def source_run_provenance(run: Run) -> Provenance:
+    """What is needed to judge and repeat a run that is made from another one."""
     manifest = run.manifest
     pairs = [
         ("run", run.uri),

@@ -14,7 +14,7 @@ from typer.main import get_command
 from modularity.cli import app
 from modularity.config import apply_overrides, validate_config
 from modularity.data import FunctionConfig
-from modularity.pipelines import EmergentModularityConfig, PerturbationConfig
+from modularity.pipelines import EmergentModularityConfig, PerturbationConfig, RestrictedRoutingConfig
 from modularity.pretraining import PretrainConfig
 
 REPO = Path(__file__).parent.parent.parent
@@ -111,6 +111,9 @@ def test_examples_of_configs_are_valid(document: Path) -> None:
             validate_config(EmergentModularityConfig, {"model": {"name": "x"}, **values})
         elif "name" in values and "source" in values:
             validate_config(FunctionConfig, values)
+        elif "label_words" in values and "name" not in values:
+            study = RestrictedRoutingConfig if document.stem == "restricted_routing" else PerturbationConfig
+            validate_config(study, {"source": "runs/x", **values})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
@@ -123,6 +126,8 @@ def test_named_overrides_are_valid(document: Path) -> None:
             validate_config(EmergentModularityConfig, apply_overrides(values, [override]))
         elif key in PerturbationConfig.model_fields:
             validate_config(PerturbationConfig, apply_overrides({"source": "runs/x"}, [override]))
+        elif key in RestrictedRoutingConfig.model_fields:
+            validate_config(RestrictedRoutingConfig, apply_overrides({"source": "runs/x"}, [override]))
         else:
             validate_config(PretrainConfig, apply_overrides({}, [override]))
 

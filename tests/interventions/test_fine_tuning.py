@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from modularity.data import example_batch
 from modularity.errors import InputError, NumericError
 from modularity.interventions import (
     FineTuning,
@@ -19,6 +20,7 @@ from modularity.interventions import (
     routers,
     trainable_parameters,
 )
+from modularity.interventions.forward import Forward
 from modularity.models import HeadModel
 
 STACKS = {"switch": "encoder", "olmoe": "decoder", "mixtral": "decoder"}
@@ -105,6 +107,27 @@ def test_one_step_is_adam_on_the_cross_entropy_of_the_label_words(tiny, task) ->
     size = step.abs().numpy().ravel()
     assert size.max() == pytest.approx(0.001, rel=1e-3)
     assert (size > 0.00099).mean() > 0.9
+
+
+def test_the_loss_can_be_over_the_whole_vocabulary(tiny, task) -> None:
+    model, one = tiny("switch"), task(0, 6)
+    parameters = trainable_parameters(model.base, "encoder", first_layer=1)
+    settings = FineTuning(n_epochs=1, batch_size=6, evaluate_every=1, dropout=False, loss="vocabulary")
+    with fine_tuned(model, one, one, parameters, settings) as found:
+        pass
+    losses = []
+    for row in range(6):
+        batch = example_batch(one.tokens, np.array([row]), pad_id=model.base.pad_id)
+        logits_V = Forward(model.module, model.base)(batch).logits[0, 0].double()
+        losses.append(float(torch.logsumexp(logits_V, 0) - logits_V[one.word_ids_C[one.gold_E[row]]]))
+    assert found.checkpoints[1].loss == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize(("evaluates_first", "steps"), [(False, [4, 8, 9]), (True, [1, 5, 9])])
+def test_checkpoints_are_counted_from_the_first_step_or_from_the_start(evaluates_first, steps) -> None:
+    settings = FineTuning(n_epochs=3, batch_size=8, evaluate_every=4, evaluates_first=evaluates_first)
+    assert [step for step in range(1, 10) if settings.evaluates(step, 9)] == steps
+    assert settings.n_evaluations(24) == 1 + len(steps)
 
 
 def test_restricted_layers_only_choose_allowed_experts_while_training(tiny, task) -> None:

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch.nn import functional
 
-from modularity.errors import InputError, SiteError
+from modularity.errors import InputError, ModelError, SiteError
 from modularity.interventions import random_other_experts, restricted_routing, routers
 from modularity.interventions.forward import Forward
-from modularity.models import HeadModel
+from modularity.interventions.routing import router_kind
+from modularity.models import HeadModel, architecture_of, known_architectures, restricted_routing_problem
 
 MODELS = {
     "switch": ("encoder", "encoder.block.{}.layer.1.mlp"),
@@ -153,6 +155,38 @@ def test_the_control_has_as_many_other_experts() -> None:
 def test_a_control_that_cannot_be_drawn_is_refused(experts) -> None:
     with pytest.raises(InputError, match="at most half of them"):
         random_other_experts(experts, 5, seed=0)
+
+
+EXPERTS = {"n_routed_experts": 4, "num_experts": 4, "num_local_experts": 4, "first_k_dense_replace": 0}
+
+
+@pytest.mark.parametrize(
+    "model_type", [name for name in known_architectures() if any(s.experts for s in architecture_of(name).stacks)]
+)
+def test_the_table_says_which_routers_can_be_restricted(model_type) -> None:
+    """As `routers` finds them in a model of the architecture."""
+    sizes = {
+        "num_hidden_layers": 2, "vocab_size": 48, "hidden_size": 32, "moe_intermediate_size": 8, "n_group": 1,
+        "topk_group": 1, "num_experts_per_tok": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "n_shared_experts": 1,
+    }  # fmt: skip
+    if model_type == "switch_transformers":
+        sizes = {"num_layers": 2, "num_sparse_encoder_layers": 1, "d_model": 32, "vocab_size": 48}
+    config = transformers.AutoConfig.for_model(model_type, **(sizes | EXPERTS))
+    with torch.device("meta"):
+        module = transformers.AutoModel.from_config(config)
+    gates = [each for each in module.modules() if type(each).__name__.lower().endswith("router")]
+    assert len(gates) >= 1
+    can_be = all(router_kind(gate) is not None for gate in gates)
+    problem = restricted_routing_problem(model_type)
+    assert (problem is None) == can_be
+    assert problem is None or f"routers of {model_type!r} choose within groups of experts or by a bias" in problem
+
+
+def test_dense_models_have_no_router_to_refuse() -> None:
+    assert restricted_routing_problem("t5") is None
+    with pytest.raises(ModelError, match=r"model type 'mamba' is not in the site table"):
+        restricted_routing_problem("mamba")
 
 
 def test_all_problems_are_named(tiny) -> None:

@@ -11,6 +11,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny_jobs
+import tiny_perturbation
+import tiny_routing
 
 from modularity.pipelines import EmergentModularityConfig
 from modularity.pipelines.analysis_worker import AnalysisWorkerFactory
@@ -94,3 +96,23 @@ def uneven(folder: Path, bert: Path, functions: list[dict[str, Any]]) -> Run:
         worker(WorkItem.of("experts", function=name))
     worker(WorkItem.of("overlap"))
     return run
+
+
+@pytest.fixture(scope="session")
+def olmoe_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of a random OLMoE with six experts, called functional generously, so that there are some."""
+    folder = tmp_path_factory.mktemp("olmoe")
+    experts = {"n_experts": 6, "methods": ["native"], "top_fraction": 0.25, "sensitivity": [0.25], "fdr": 0.9}
+    model = tiny_routing.olmoe(folder / "model")
+    job = tiny_perturbation.source_job(folder, model, capture={"layers": [0, 1]}, experts=experts)
+    return tiny_jobs.run(job, folder / "run")
+
+
+@pytest.fixture(scope="session")
+def deepseek_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of a random DeepSeek-V3, whose routers cannot be restricted; its sparse layer has four experts."""
+    folder = tmp_path_factory.mktemp("deepseek")
+    experts = {"n_experts": 4, "methods": ["native"], "top_fraction": 0.25, "sensitivity": [0.25]}
+    model = tiny_routing.deepseek(folder / "model")
+    job = tiny_perturbation.source_job(folder, model, capture={"layers": [1]}, experts=experts)
+    return tiny_jobs.run(job, folder / "run")

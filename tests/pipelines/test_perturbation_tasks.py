@@ -2,22 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from modularity.config import validate_config
 from modularity.data import FunctionConfig, FunctionData, glue_function, load_functions
 from modularity.errors import InputError
-from modularity.pipelines import EmergentModularityConfig, PerturbationConfig
+from modularity.pipelines import EmergentModularityConfig
 from modularity.pipelines.perturbation_tasks import asked_functions, chosen_words, task_names
 
 COLUMNS = ("text", "text_pair")
-
-
-def perturbation(**changes: Any) -> PerturbationConfig:
-    return validate_config(PerturbationConfig, {"source": "runs/x", **changes})
 
 
 @pytest.fixture
@@ -31,14 +25,14 @@ def released(tmp_path: Path) -> FunctionConfig:
     return glue_function(source, variant="released", tasks=("rte", "mnli"), text_columns=COLUMNS, cap_per_label=10)
 
 
-def asked(function: FunctionConfig, **changes: Any) -> tuple[FunctionData, FunctionData]:
+def asked(function: FunctionConfig, templates: dict[str, str] | None = None) -> tuple[FunctionData, FunctionData]:
     (before,) = load_functions([function])
-    return before, asked_functions(perturbation(**changes), [function], [before])["task"]
+    return before, asked_functions(templates or {}, [function], [before])["task"]
 
 
 def test_words_of_the_functions_name_the_tasks_of_glue() -> None:
     declared = EmergentModularityConfig.model_validate({"model": {"name": "x"}, "functions": [{"glue": "folder"}]})
-    words = chosen_words(perturbation(), declared)
+    words = chosen_words(None, declared)
     single = [("task", name) for name in ("cola", "mrpc", "qnli", "qqp", "rte", "sst2")]
     subfunctions = [*single, ("task", "mnli/neutral"), ("task", "mnli/entailment")]
     names = {each.name: each.words for each in task_names(words, subfunctions)}
@@ -49,14 +43,15 @@ def test_words_of_the_functions_name_the_tasks_of_glue() -> None:
         "mnli/entailment": ("entailment", "contradiction"),
     }  # fmt: skip
     own = {"a": ("yes", "no"), "b": ("yes", "no")}
-    assert chosen_words(perturbation(label_words=own), declared) == own
+    assert chosen_words(own, declared) == own
 
 
 def test_without_two_tasks_the_remedy_is_told() -> None:
     values = {"name": "a", "source": "a.jsonl", "label_words": {"a": ["yes", "no"]}}
     declared = EmergentModularityConfig.model_validate({"model": {"name": "x"}, "functions": [values]})
     with pytest.raises(InputError, match=r"have them for 1 sub-functions \(a/a\); two tasks or more are needed: name"):
-        chosen_words(perturbation(), declared)
+        chosen_words(None, declared)
+    assert chosen_words(None, declared, n_least=1) == {"a/a": ("yes", "no")}
 
 
 def test_a_model_is_asked_about_the_same_examples_with_fields_in_their_places(released: FunctionConfig) -> None:

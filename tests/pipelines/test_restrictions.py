@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 import tiny_jobs
 import tiny_perturbation as tiny
-import torch
-import transformers
 
+from modularity.errors import InputError
 from modularity.pipelines.perturbation import plan_perturbation
 from modularity.pipelines.perturbation_config import RoutingConfig
-from modularity.pipelines.restrictions import Restriction, compare_restrictions, restriction_items
+from modularity.pipelines.restrictions import (
+    Restriction,
+    compare_restrictions,
+    restriction_items,
+    restriction_notes,
+    restriction_of,
+)
 from modularity.report import headline_findings, report_content
 from modularity.store import Manifest, Run, create_run, table_from_columns
 from modularity.types import WorkItem
@@ -27,6 +32,24 @@ def test_others_are_as_many_and_differ_by_draw() -> None:
     assert all(len(draw["decoder", 0]) == 2 and not {1, 2} & set(draw["decoder", 0]) for draw in draws)
     assert len({draw["decoder", 0] for draw in draws}) > 3
     assert HALVES.others(3, 0) == draws[3]
+
+
+def test_random_experts_are_as_many_drawn_from_all() -> None:
+    draws = [HALVES.any_experts(draw, (0, 5)) for draw in range(40)]
+    assert all(len(set(draw["decoder", 0])) == 2 and len(draw["decoder", 1]) == 1 for draw in draws)
+    assert {expert for draw in draws for expert in draw["decoder", 0]} == set(range(6))
+    assert HALVES.any_experts(7, (0, 5)) == draws[7]
+    assert [HALVES.any_experts(draw, (0, 6)) for draw in range(40)] != draws
+
+
+def test_a_restriction_leaves_out_layers_without_a_control_of_the_same_size() -> None:
+    made = restriction_of("task0", "decoder", {3: [4, 1], 1: [], 2: [0, 1, 2, 5]}, 6)
+    assert (made.experts, made.left_out) == (((3, (1, 4)),), (2,))
+    none = restriction_of("task1", "decoder", {}, 6)
+    notes = restriction_notes([made, none])
+    assert notes[0] == "task task0: functional experts of 6 are layer 3: 1 4"
+    assert notes[1].startswith("task task0: more than half of the experts of layers [2] are functional; they stay")
+    assert notes[2] == "task task1: no layer has functional experts to restrict routing to"
 
 
 def test_a_task_without_functional_experts_has_no_item() -> None:
@@ -62,35 +85,13 @@ def _table(rows):
     return table_from_columns({key: [row[key] for row in rows] for key in rows[0]})
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of a random OLMoE with six experts, called functional generously, so that there are some."""
-    folder = tmp_path_factory.mktemp("olmoe")
-    config = transformers.OlmoeConfig(
-        vocab_size=tiny.N_WORDS + tiny.SHIFT, hidden_size=32, intermediate_size=8, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=4, num_experts=6, num_experts_per_tok=2, pad_token_id=0,
-        bos_token_id=2, eos_token_id=3, max_position_embeddings=64,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.add_(0.15 * torch.randn(parameter.shape))
-    module.save_pretrained(folder / "model")
-    tiny.tokenizer().save_pretrained(folder / "model")
-    experts = {"n_experts": 6, "methods": ["native"], "top_fraction": 0.25, "sensitivity": [0.25], "fdr": 0.9}
-    job = tiny.source_job(folder, folder / "model", capture={"layers": [0, 1]}, experts=experts)
-    return tiny_jobs.run(job, folder / "run")
-
-
-def test_routing_of_a_mixture_model_from_plan_to_report(source: Run, tmp_path: Path) -> None:
+def test_routing_of_a_mixture_model_from_plan_to_report(olmoe_run: Run, tmp_path: Path) -> None:
     config = tiny.config(
-        source, rankings=["single", "experts"], noises=["zero"], seeds=[0], layers=[0, 1], routing={"n_draws": 19}
+        olmoe_run, rankings=["single", "experts"], noises=["zero"], seeds=[0], layers=[0, 1], routing={"n_draws": 19}
     )
     plan = plan_perturbation(config)
     functional = {
-        row["subfunction"] for row in tiny_jobs.rows_of(source, "expert_counts", partition="native", functional=True)
+        row["subfunction"] for row in tiny_jobs.rows_of(olmoe_run, "expert_counts", partition="native", functional=True)
     }
     assert functional
     run = tiny.run(config, tmp_path / "run")
@@ -106,3 +107,16 @@ def test_routing_of_a_mixture_model_from_plan_to_report(source: Run, tmp_path: P
     assert content.perturbation.routing is not None
     assert content.sections == ("perturbation", "routing")
     assert any(finding.text.startswith("routing: restricted to its own") for finding in headline_findings(content))
+
+
+def test_routers_that_choose_within_groups_are_refused_with_all_other_problems(deepseek_run: Run) -> None:
+    words = tiny.WORDS | {"task9": ("w1", "w2")}
+    config = tiny.config(deepseek_run, label_words=words, layers=[0], routing={"n_draws": 19})
+    with pytest.raises(InputError) as caught:
+        plan_perturbation(config)
+    first, *others = caught.value.problems
+    assert "routers of 'deepseek_v3' choose within groups of experts or by a bias, and cannot be restricted" in first
+    assert first.endswith("switch_transformers; leave the section routing out")
+    assert any("no sub-function 'task9'" in other for other in others)
+    assert any(other.startswith("layers [0]") for other in others)
+    assert plan_perturbation(config.replace(label_words=tiny.WORDS, layers=[1], routing=None)).items["select"] > 0
