@@ -50,6 +50,14 @@ def read_functions(path: Path | None) -> tuple[list[Any], dict[Key, str]]:
     return values["functions"], lines
 
 
+def function_values(functions: Path | None, glue: str | None) -> tuple[dict[str, Any], dict[Key, str]]:
+    """Part of a config that `--functions` and `--glue` stand for, and the places of its keys."""
+    declared, lines = ([], {}) if glue is not None and functions is None else read_functions(functions)
+    if glue is None:
+        return {"functions": declared}, lines
+    return {"functions": [*declared, {"glue": glue}], "capture": {"max_tokens": 512}}, lines  # as in the paper
+
+
 def command(
     model: Annotated[str, typer.Option(help="Hub id or local folder of the checkpoint.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub repository.")] = None,
@@ -67,11 +75,8 @@ def command(
     Example: python -m jobs.emergent_modularity --model ./opt-125m --out runs/opt --plan
     """
     with readable_errors():
-        declared, lines = ([], {}) if glue is not None and functions is None else read_functions(functions)
-        values: dict[str, Any] = {"model": {"name": model, "revision": revision}, "functions": declared}
-        if glue is not None:  # 512 tokens as in the paper
-            values |= {"functions": [*declared, {"glue": glue}], "capture": {"max_tokens": 512}}
-        values, lines = with_overrides(values, overrides, lines)
+        declared, lines = function_values(functions, glue)
+        values, lines = with_overrides({"model": {"name": model, "revision": revision}, **declared}, overrides, lines)
         launch(values, out=out, plan=plan, reuse=reuse, lines=lines)
 
 

@@ -12,7 +12,7 @@ To compare with: no figures are published for these languages; chance is 50 %. T
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,7 +37,7 @@ def show(pace: "Pace") -> None:
 
 
 def command(
-    architecture: Annotated[Literal["opt", "t5", "switch"], typer.Option(help="Kind of model.")] = "opt",
+    architecture: Annotated[str, typer.Option(help="Kind of model: opt, t5 or switch.")] = "opt",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 2000,
     out: Annotated[Path | None, typer.Option("--out", help="Local folder for the checkpoints.")] = None,
     plan: PlanOption = False,
@@ -50,7 +50,7 @@ def command(
     with readable_errors():
         from modularity.pretraining import PretrainConfig, plan_pretraining, pretrain
 
-        values = {"architecture": architecture, "steps": steps, **_SIZES[architecture]}
+        values = {"architecture": architecture, "steps": steps, **_SIZES.get(architecture, {})}
         values, lines = with_overrides(values, overrides)
         config = validate_config(PretrainConfig, values, lines)
         if plan:

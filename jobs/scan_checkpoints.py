@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.emergent_modularity import read_functions
+from jobs.emergent_modularity import function_values
 from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
 
 
@@ -49,6 +49,7 @@ def command(
     functions: Annotated[
         Path | None, typer.Option(help="YAML or JSON file with a list `functions`; default: the sample functions.")
     ] = None,
+    glue: Annotated[str | None, typer.Option(help="Folder or URI of GLUE: adds its tasks; 512 tokens a text.")] = None,
     parallel: Annotated[int | None, typer.Option(help="Checkpoints side by side; default: as many as fit.")] = None,
     out: OutOption = None,
     plan: PlanOption = False,
@@ -59,10 +60,10 @@ def command(
     Example: python -m jobs.scan_checkpoints --model ./training --parallel 2 --out runs/scan
     """
     with readable_errors():
-        declared, lines = read_functions(functions)
-        values: dict[str, Any] = {"job": "scan_checkpoints", "model": {"name": model[0]}, "functions": declared}
+        declared, lines = function_values(functions, glue)
+        values: dict[str, Any] = {"job": "scan_checkpoints", "model": {"name": model[0]}, **declared}
         if model == ["series"]:
-            values = series_values() | ({"functions": declared} if functions else {})
+            values = series_values() | (declared if functions or glue else {})
         folders = model if len(model) > 1 else []
         values["scan"] = {"revisions": revisions, "folders": folders, "parallel": parallel}
         values, lines = with_overrides(values, overrides, lines)

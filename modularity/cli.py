@@ -164,9 +164,10 @@ def _shows_training(space: "Space") -> bool:
 
 def _series_of(out: str) -> str:
     """Place of the scan that a run brings along."""
+    from modularity.report import SERIES
     from modularity.store import open_space
 
-    return open_space(out).join("series").uri
+    return open_space(out).join(SERIES).uri
 
 
 def _is_compared(scan: str) -> bool:
@@ -392,7 +393,11 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file to write; default: report.html in the run.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG files.")] = None,
     scan: Annotated[
-        str | None, typer.Option(help="Finished checkpoint scan to show as a section of the page.", metavar="SCAN")
+        str | None,
+        typer.Option(
+            help="Finished checkpoint scan to show as a section of the page; default: the one in RUN/series.",
+            metavar="SCAN",
+        ),
     ] = None,
 ) -> None:
     """Write the report of a run: one HTML file that needs no network.

@@ -4,7 +4,7 @@ Every room keeps its config class beside what the config builds; this file holds
 reading a JSON or YAML file with `file:line` in the messages, and `--set key=value` overrides.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
@@ -48,13 +48,70 @@ def validate_config(
     values : plain values, as from JSON
     lines : where each key stands (`job.yaml:4`), for the messages
     """
+    broken = [place for place, text in _texts(dict(values), ()) if not _is_encodable(text)]
+    if broken:
+        raise InputError([f"{_where(place, lines or {})}{_dotted(place)} {_BROKEN}" for place in broken])
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
         details = error.errors()
-        places = [tuple(detail["loc"]) for detail in details]
-        kept = [detail for detail in details if not _follows_from_another(detail, places)]
-        raise InputError([_problem(detail, lines or {}, cls) for detail in kept]) from None
+    details += _hidden_by_unknown_keys(cls, values, details)
+    places = [tuple(detail["loc"]) for detail in details]
+    kept = [detail for detail in details if not _follows_from_another(detail, places)]
+    raise InputError([_problem(detail, lines or {}, cls) for detail in kept])
+
+
+def _hidden_by_unknown_keys(cls: type[Config], values: Mapping[str, Any], details: Sequence[Any]) -> list[Any]:
+    """What is wrong besides: a config with an unknown key is not checked for what does not fit together."""
+    unknown = [tuple(detail["loc"]) for detail in details if detail["type"] == "extra_forbidden"]
+    if not unknown:
+        return []
+    known: Any = values
+    for place in unknown:
+        known = _without(known, place)
+    try:
+        cls.model_validate(dict(known))
+    except ValidationError as error:
+        before = [(detail["loc"], detail["type"]) for detail in details]
+        return [detail for detail in error.errors() if (detail["loc"], detail["type"]) not in before]
+    return []
+
+
+def _without(node: Any, place: Key) -> Any:
+    """Copy of nested values without one key; parts of the place that are no keys, the tags of unions, are passed."""
+    head, rest = place[0], place[1:]
+    if isinstance(node, Mapping) and head in node:
+        if not rest:
+            return {key: value for key, value in node.items() if key != head}
+        return {**node, head: _without(node[head], rest)}
+    if isinstance(node, list | tuple) and isinstance(head, int) and head < len(node) and rest:
+        return [_without(child, rest) if index == head else child for index, child in enumerate(node)]
+    return _without(node, rest) if rest else node
+
+
+_BROKEN = "holds half of a surrogate pair, which no file can take; repair the encoding"
+
+
+def _texts(node: Any, place: Key) -> Iterator[tuple[Key, str]]:
+    """Texts in nested values, keys of mappings among them, with their places."""
+    if isinstance(node, str):
+        yield place, node
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            inner = (*place, key if isinstance(key, str | int) else str(key))
+            yield from ((inner, key),) if isinstance(key, str) else ()
+            yield from _texts(value, inner)
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from _texts(value, (*place, index))
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _follows_from_another(detail: Any, places: Sequence[Key]) -> bool:
@@ -65,8 +122,8 @@ def _follows_from_another(detail: Any, places: Sequence[Key]) -> bool:
 
 def _problem(detail: Any, lines: Mapping[Key, str], cls: type["Config"]) -> str:
     place: Key = tuple(detail["loc"])
-    name = ".".join(str(part) for part in place) or "config"
-    where = next((lines[place[:n]] + ": " for n in range(len(place), -1, -1) if place[:n] in lines), "")
+    name = _dotted(place) or "config"
+    where = _where(place, lines)
     text = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         known = _keys_at(cls, place[:-1])
@@ -77,6 +134,15 @@ def _problem(detail: Any, lines: Mapping[Key, str], cls: type["Config"]) -> str:
     if detail["type"] == "missing":
         return f"{where}{name}: required and missing; add it"
     return f"{where}{name}={detail['input']!r}: {text}" if place else f"{where}{text}"
+
+
+def _dotted(place: Key) -> str:
+    return ".".join(str(part) for part in place).encode(errors="backslashreplace").decode()
+
+
+def _where(place: Key, lines: Mapping[Key, str]) -> str:
+    """File and line of a key, or of what it stands in; empty where the values are from no file."""
+    return next((lines[place[:n]] + ": " for n in range(len(place), -1, -1) if place[:n] in lines), "")
 
 
 def _keys_at(cls: Any, place: Key) -> list[str]:

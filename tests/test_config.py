@@ -1,9 +1,10 @@
 """Configs: what is refused, and how it is said."""
 
 from pathlib import Path
+from typing import Self
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from modularity.config import Config, apply_overrides, read_config_file, validate_config
 from modularity.errors import InputError
@@ -50,6 +51,48 @@ def test_one_problem_is_said_once_with_the_keys_that_exist(values: dict[str, obj
         validate_config(Outer, {"name": "a", **values})
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith(message)
+
+
+class Pair(Config):
+    low: int = 0
+    high: int = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is above high={self.high}")
+        return self
+
+
+class Pairs(Config):
+    pairs: tuple[Pair, ...] = ()
+    named: dict[str, Pair] = Field(default_factory=dict)
+
+
+def test_an_unknown_key_does_not_hide_what_does_not_fit_together() -> None:
+    wrong = {"low": 3, "hgh": 2}
+    with pytest.raises(InputError) as caught:
+        validate_config(Pairs, {"pairs": [{}, wrong], "named": {"a": wrong}, "par": 1})
+    assert len(caught.value.problems) == 5
+    text = str(caught.value)
+    for message in (
+        "pairs.1.hgh: unknown key; did you mean 'high'?",
+        "named.a.hgh: unknown key",
+        "par: unknown key; did you mean 'pairs'?",
+        "pairs.1={'low': 3}: low=3 is above high=1",
+        "named.a={'low': 3}: low=3 is above high=1",
+    ):
+        assert message in text
+
+
+def test_texts_that_cannot_be_encoded_are_named() -> None:
+    with pytest.raises(InputError) as caught:
+        validate_config(Outer, {"name": "a\ud800", "odd": {"\udfff": 1}}, {("name",): "job.yaml:1"})
+    assert caught.value.problems == (
+        "job.yaml:1: name holds half of a surrogate pair, which no file can take; repair the encoding",
+        "odd.\\udfff holds half of a surrogate pair, which no file can take; repair the encoding",
+    )
+    str(caught.value).encode()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from modularity.data.function_part import SourceHalves
 from modularity.data.functions import FunctionConfig, Half
@@ -98,14 +99,18 @@ def _files(name: str, half: Half | None) -> list[SourceFile]:
         if sample not in sample_names():
             raise InputError(f"{name!r} is not a shipped sample; known: {', '.join(sample_names()) or 'none'}")
         return [SourceFile(name, half, None, f"{sample}.jsonl")]
+    local = os.path.expanduser(name)
+    if "://" not in name and os.path.lexists(local):  # "a[1].jsonl" is a file, not a glob
+        return [SourceFile(name, half, LocalFileSystem(), os.path.abspath(local))]
     try:
-        system, path = fsspec.core.url_to_fs(os.path.expanduser(name))
+        system, path = fsspec.core.url_to_fs(local)
         if not _WILDCARDS & set(name):
             return [SourceFile(name, half, system, path)]
         matches = sorted(system.glob(path))
     except Exception as error:  # unknown protocol, package of the protocol missing, no connection
         raise InputError(
-            f"{name!r} cannot be opened ({type(error).__name__}: {error}); expected a path or a URI that fsspec knows"
+            f"{name!r} cannot be opened ({type(error).__name__}: {error}); expected a path or a URI that fsspec knows, "
+            "with the package of its scheme, and a connection where it is remote"
         ) from error
     if not matches:
         raise InputError(f"{name!r} matches no file{_whereabouts(name)}")

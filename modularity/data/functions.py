@@ -26,7 +26,7 @@ class Pooling(Config):
     kind: PoolingKind = "max"
     """`max`/`mean` over the tokens, `first`, `last`, the mean or max over the target `span`, the declared `position` of
     each example, its `mask` token, a list of `positions`, or `none`: every token is a row."""
-    positions: tuple[int, ...] = ()
+    positions: tuple[Annotated[int, Field(gt=-(2**31), lt=2**31)], ...] = ()
     """Token positions for `positions`, special tokens counted; negative ones count from the end."""
     span_reduction: Literal["max", "mean"] = "max"
     """How the tokens of a target span become one row."""
@@ -50,7 +50,7 @@ class Pooling(Config):
 class FunctionConfig(FunctionPart):
     """One function: where its examples are, and how they become binary sub-functions, halves and rows."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
     """Name of the function in the store and in all tables."""
     kind: FunctionKind = "other"
     """Which of the three kinds of the Emergent Modularity work it is."""

@@ -11,7 +11,7 @@ from modularity.data.files import open_file
 from modularity.data.functions import FunctionConfig
 from modularity.data.problems import RowError
 from modularity.data.readers import read_json
-from modularity.data.row_values import is_absent
+from modularity.data.row_values import encodable, is_absent, shown
 from modularity.errors import InputError
 
 _BINARY = {"0": "0", "1": "1", "false": "0", "true": "1"}
@@ -42,15 +42,15 @@ class LabelScheme:
         if text is None:
             raise RowError(
                 "bad label",
-                f"label {column}={value!r} is {type(value).__name__}; expected text, an integer or a boolean",
+                f"label {column}={shown(value)} is {type(value).__name__}; expected text, an integer or a boolean",
             )
         if self.known is None:
-            return text
+            return encodable(text, column)
         name = self.known.get(text, self.known.get(text.lower()) if text.lower() in _BINARY else None)
         if name is None:
             raise RowError(
                 "unknown label",
-                f"unknown label {column}={value!r}; known: {', '.join(self.known)}. "
+                f"unknown label {column}={shown(value)}; known: {', '.join(self.known)}. "
                 "Declare it in labels or label_names",
             )
         return name
@@ -116,6 +116,9 @@ def _known(config: FunctionConfig) -> dict[str, str] | None:
         raise InputError(
             f"label_names={config.label_names!r} holds {type(names).__name__}, expected a list or a mapping"
         )
+    listed = names.values() if isinstance(names, Mapping) else names
+    if not all(isinstance(name, str | int) and str(name).strip() for name in listed):
+        raise InputError(f"label_names={shown(names)}: expected a text or a number as the name of each label")
     clashes = [name for name in keyed.values() if keyed.get(name, name) != name]
     if clashes or len(set(keyed.values())) < len(keyed):
         raise InputError(f"label_names: the names {clashes or list(keyed.values())} stand for two labels at once")

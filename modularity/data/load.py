@@ -60,13 +60,15 @@ def _load(config: FunctionConfig, problems: Problems) -> FunctionData | None:
         for message in error.problems:
             problems.add(config.name, "labels of sub-functions", message)
         return None
+    if not drafts and not problems.count(config.name):
+        problems.add(config.name, "no examples", f"no example is left{_left_out_text(left_out)}")
     for value, (one, other) in cut_clusters(drafts).items():
         problems.add(
             config.name, "cut clusters", f"{other.source}: cluster {value!r} is in the other half too ({one.source})"
         )
     cluster_E = clusters(drafts)
     selection_E = split_halves(drafts, cluster_E, seed=config.seed)
-    _check_counts(names, labels_SE, selection_E, config, problems)
+    _check_counts(names, labels_SE, selection_E, config, problems, _left_out_text(left_out))
     is_whole = not problems.count(config.name)  # a source that was not read lacks its names
     for name in config.label_words:
         if is_whole and name not in names:
@@ -153,7 +155,23 @@ def _with_labels(
         rows_SE[:, members] = labels_SM
         names += found
         labels_SE = np.concatenate([labels_SE, rows_SE])
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            [
+                f"two sub-functions are named {name!r}, put together as value/contrast or part/contrast; rename a "
+                "value, part or contrast"
+                for name in twice
+            ]
+        )
     return kept, tuple(names), labels_SE
+
+
+def _left_out_text(left_out: Counter[str]) -> str:
+    """What the config left out, for the end of a message about what is missing then."""
+    if not left_out:
+        return ""
+    return "; left out were " + ", ".join(f"{count} ({reason})" for reason, count in sorted(left_out.items()))
 
 
 def _check_counts(
@@ -162,7 +180,9 @@ def _check_counts(
     selection_E: npt.NDArray[np.bool_],
     config: FunctionConfig,
     problems: Problems,
+    left_out: str,
 ) -> None:
+    """Both labels in both halves; `left_out` says what the config took away."""
     for name, labels_E in zip(names, labels_SE):
         counts = {label: int((labels_E == label).sum()) for label in (0, 1)}
         if not all(counts.values()):
@@ -170,7 +190,7 @@ def _check_counts(
                 config.name,
                 "single class",
                 f"sub-function {name!r} has a single class: {counts[1]} positive and {counts[0]} negative examples; "
-                "expected both",
+                f"expected both{left_out}",
             )
             continue
         for half, in_half_E in (("selection", selection_E), ("evaluation", ~selection_E)):
@@ -181,7 +201,8 @@ def _check_counts(
                         config.name,
                         "too few examples",
                         f"sub-function {name!r} has {count} {word} examples in the {half} half, expected at least "
-                        f"{config.min_per_label}; add examples, leave it out of subfunctions, or lower min_per_label",
+                        f"{config.min_per_label}; add examples, leave it out of subfunctions, or lower "
+                        f"min_per_label{left_out}",
                     )
 
 

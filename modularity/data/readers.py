@@ -28,6 +28,8 @@ ENDINGS: dict[str, Format] = {
     ".feather": "arrow",
 }
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+LONGEST_CELL = 2**31 - 1
+"""Characters of a CSV cell: the reader of Python stops at 131,072 otherwise."""
 
 
 @dataclass
@@ -110,8 +112,16 @@ def read_json(file: SourceFile) -> Any:
     """Value of a small JSON file, such as label names; InputError if it is not JSON."""
     try:
         return json.loads(_decode(file.read(), file.place))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file.place}:{error.lineno}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file.place}:{getattr(error, 'lineno', 1)}: {_json_fault(error)}") from None
+
+
+def _json_fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with a JSON text; besides its grammar, Python bounds digits of integers and depth of lists."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON ({error.msg}, column {error.colno})"
+    cause = "lists or objects too deep in each other" if isinstance(error, RecursionError) else "too many digits"
+    return f"JSON that cannot be read ({cause}); shorten it"
 
 
 def _decode(content: bytes, place: str) -> str:
@@ -152,8 +162,8 @@ def _read_jsonl(text: str, rows: Rows) -> None:
             continue
         try:
             value = json.loads(line)
-        except json.JSONDecodeError as error:
-            rows.problems.append(f"{rows.place}:{number}: not valid JSON ({error.msg}, column {error.colno})")
+        except (ValueError, RecursionError) as error:
+            rows.problems.append(f"{rows.place}:{number}: {_json_fault(error)}")
             continue
         _add_object(value, number, rows)
     _note_columns(rows)
@@ -171,8 +181,8 @@ def _read_json_list(text: str, rows: Rows) -> None:
                 f"{rows.place!r} does not hold a JSON list of objects, nor such lists by label; one object per line is "
                 "format jsonl"
             )
-    except json.JSONDecodeError as error:
-        raise InputError(f"{rows.place}:{error.lineno}: not valid JSON ({error.msg}, column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{rows.place}:{getattr(error, 'lineno', 1)}: {_json_fault(error)}") from None
     position = text.index("[") + 1
     line = 1 + text.count("\n", 0, position)
     while True:
@@ -210,6 +220,7 @@ def _add_object(value: Any, line: int | str, rows: Rows) -> None:
 def _read_delimited(reader: Any, rows: Rows, header: list[str]) -> None:
     named = "header, as declared" if header else "header"
     line = 1
+    limit = csv.field_size_limit(LONGEST_CELL)
     try:
         for cells in reader:
             if not header:
@@ -224,14 +235,20 @@ def _read_delimited(reader: Any, rows: Rows, header: list[str]) -> None:
             line = reader.line_num + 1
     except csv.Error as error:
         rows.problems.append(f"{rows.place}:{line}: not valid CSV or TSV ({error})")
+    finally:
+        csv.field_size_limit(limit)
     rows.columns = header
 
 
 def _header(cells: list[str], place: str) -> list[str]:
-    repeated = sorted({name for name in cells if cells.count(name) > 1})
-    if repeated:
-        raise InputError(f"{place}:1: column names {repeated} appear twice in the header")
+    _check_names(cells, f"{place}:1", "in the header")
     return cells
+
+
+def _check_names(names: Sequence[str], place: str, where: str) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"{place}: column names {repeated} appear twice {where}")
 
 
 def _read_columnar(content: bytes, rows: Rows, kind: Format, wanted: Collection[str] | None) -> None:
@@ -240,10 +257,12 @@ def _read_columnar(content: bytes, rows: Rows, kind: Format, wanted: Collection[
         if kind == "parquet":
             table = pq.ParquetFile(buffer)
             rows.columns = list(table.schema_arrow.names)
+            _check_names(rows.columns, rows.place, "in the file")
             table = table.read(columns=[name for name in rows.columns if wanted is None or name in wanted])
         else:
             table = _open_arrow(buffer)
             rows.columns = list(table.column_names)
+            _check_names(rows.columns, rows.place, "in the file")
             table = table.select([name for name in rows.columns if wanted is None or name in wanted])
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{rows.place!r} is not a readable {kind} file ({str(error).splitlines()[0]})") from None

@@ -7,6 +7,10 @@ from typing import Any
 from modularity.data.problems import RowError
 
 Row = Mapping[str, Any]
+SHOWN = 80
+"""Characters of a value that a message shows."""
+LONGEST_TEXT = 2**31
+"""Places in texts are below this."""
 
 
 def is_absent(value: Any) -> bool:
@@ -18,6 +22,23 @@ def is_absent(value: Any) -> bool:
     )
 
 
+def shown(value: Any) -> str:
+    """A value as messages show it: the first 80 characters of long ones."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text):,} characters)"
+
+
+def encodable(text: str, column: str) -> str:
+    """The text itself; RowError where it holds half of a surrogate pair, which no file and no hash can take."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(
+            "broken text", f"{column} holds half of a surrogate pair at character {error.start}; repair the encoding"
+        ) from None
+    return text
+
+
 def name_value(values: Row, column: str, what: str) -> str:
     """A name: text or an integer."""
     value = values.get(column)
@@ -26,8 +47,8 @@ def name_value(values: Row, column: str, what: str) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RowError(f"bad {what}", f"{what} {column}={value!r} is not a name; expected text or an integer")
-    return str(value)
+        raise RowError(f"bad {what}", f"{what} {column}={shown(value)} is not a name; expected text or an integer")
+    return encodable(str(value), column)
 
 
 def text_value(values: Row, column: str) -> str:
@@ -36,16 +57,10 @@ def text_value(values: Row, column: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RowError("no text", f"no text ({column}={value!r}); remove the row or fill it in")
     if not isinstance(value, str):
-        raise RowError("text of another type", f"{column}={value!r} is {type(value).__name__}, expected text")
+        raise RowError("text of another type", f"{column}={shown(value)} is {type(value).__name__}, expected text")
     if not value.strip():
-        raise RowError("empty text", f"empty text ({column}={value!r}); remove the row or fill it in")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise RowError(
-            "broken text", f"{column} holds half of a surrogate pair at character {error.start}; repair the encoding"
-        ) from None
-    return value
+        raise RowError("empty text", f"empty text ({column}={shown(value)}); remove the row or fill it in")
+    return encodable(value, column)
 
 
 def field_value(values: Row, column: str) -> str:
@@ -55,14 +70,14 @@ def field_value(values: Row, column: str) -> str:
 
 
 def integer_value(values: Row, column: str, what: str) -> int:
-    """An integer, also when written as text or as a float without fraction."""
+    """An integer of a place in a text, also when written as text or as a float without fraction."""
     value: Any = values.get(column)
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not number.is_integer():
-        raise RowError(f"bad {what}", f"{what} {column}={value!r} is not an integer")
+    if not number.is_integer() or abs(number) >= LONGEST_TEXT:
+        raise RowError(f"bad {what}", f"{what} {column}={shown(value)} is not an integer below {LONGEST_TEXT}")
     return int(number)
 
 

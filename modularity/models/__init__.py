@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from modularity.models.expert_taps import ChoiceTap, ExpertTap, ExpertVariant, RoutedNeurons
     from modularity.models.heads import HeadModel, load_head_model, wrap_head_model
     from modularity.models.hub_cache import FetchedRevision, fetch_revision, hub_revisions, taken, trim_cache
-    from modularity.models.loading import LoadedModel, ModelIdentity, load_model, load_tokenizer, uses_gpu, wrap_model
+    from modularity.models.loading import (
+        LoadedModel,
+        ModelIdentity,
+        check_weights,
+        load_model,
+        load_tokenizer,
+        uses_gpu,
+        wrap_model,
+    )
     from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode, compute_threads
     from modularity.models.sites import SiteTable
     from modularity.models.taps import Tap, firing_order
@@ -47,6 +55,7 @@ __all__ = [
     "Tap",
     "apply_matmul_mode",
     "architecture_of",
+    "check_weights",
     "choose_matmul_mode",
     "compute_threads",
     "describe_model",
@@ -82,7 +91,15 @@ _MODULES = {
     "expert_taps": ("ChoiceTap", "ExpertTap", "ExpertVariant", "RoutedNeurons"),
     "heads": ("HeadModel", "load_head_model", "wrap_head_model"),
     "hub_cache": ("FetchedRevision", "fetch_revision", "hub_revisions", "taken", "trim_cache"),
-    "loading": ("LoadedModel", "ModelIdentity", "load_model", "load_tokenizer", "uses_gpu", "wrap_model"),
+    "loading": (
+        "LoadedModel",
+        "ModelIdentity",
+        "check_weights",
+        "load_model",
+        "load_tokenizer",
+        "uses_gpu",
+        "wrap_model",
+    ),
     "numerics": ("MatmulMode", "apply_matmul_mode", "choose_matmul_mode", "compute_threads"),
     "sites": ("SiteTable",),
     "taps": ("Tap", "firing_order"),

@@ -4,19 +4,18 @@ The module is built on torch's meta device, where tensors have shapes but no sto
 it as on a loaded one; so the two cannot disagree.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from modularity.models.architectures import architecture_of
 from modularity.models.config import ModelConfig
-from modularity.models.loading import build_module, checkpoint_dtype
+from modularity.models.loading import attention_option, build_module, checkpoint_dtype
 from modularity.models.sites import SiteTable
-from modularity.models.source import Source, explained, find_source, pinned, read_hf_config
+from modularity.models.source import Source, explained, find_source, pinned, read_hf_config, safetensors_header
 from modularity.types import Site, SiteShape, StackName
 
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -69,8 +68,10 @@ def describe_model(config: ModelConfig) -> ModelDescription:
     hf_config = read_hf_config(source)
     architecture = architecture_of(hf_config.model_type, hf_config)
     dtype = checkpoint_dtype(config, hf_config) or _stored_dtype(source) or "float32"
-    with explained(source, "config"), torch.device("meta"):
-        module = build_module(hf_config, architecture, dtype=dtype, trust_remote_code=config.trust_remote_code)
+    with explained(source, "model"), torch.device("meta"):
+        module = build_module(
+            hf_config, architecture, dtype=dtype, trust_remote_code=config.trust_remote_code, **_local_attention(config)
+        )
     sites = SiteTable(module, architecture)
     embedding = module.get_input_embeddings().weight  # type: ignore[operator]  # a method of every Hugging Face model
     parameters = tuple(module.parameters())
@@ -93,6 +94,12 @@ def describe_model(config: ModelConfig) -> ModelDescription:
         vocabulary_size=embedding.shape[0],
         has_decoder="decoder" in sites.stacks,
     )
+
+
+def _local_attention(config: ModelConfig) -> dict[str, str]:
+    """The attention asked for, as far as every machine has it: flash kernels may be on the workers only."""
+    from_packages = config.attention is not None and ("flash" in config.attention or "/" in config.attention)
+    return {} if from_packages else attention_option(config)
 
 
 class _ExpertNumbers(NamedTuple):
@@ -121,8 +128,6 @@ def _stored_dtype(source: Source) -> str | None:
     """Dtype of the first floating-point tensor in a local safetensors file, which is what `auto` loads."""
     files: list[Path] = sorted(source.folder.glob("*.safetensors")) if source.folder is not None else []
     for path in files[:1]:
-        with path.open("rb") as file:
-            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        stored = (_SAFETENSORS_DTYPES.get(entry.get("dtype", "")) for entry in header.values())
+        stored = (_SAFETENSORS_DTYPES.get(entry.get("dtype", "")) for entry in safetensors_header(path).values())
         return next((dtype for dtype in stored if dtype is not None), None)
     return None

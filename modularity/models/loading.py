@@ -176,6 +176,18 @@ def checkpoint_dtype(config: ModelConfig, hf_config: Any) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
+def check_weights(config: ModelConfig) -> None:
+    """What can be said of the weights without loading them.
+
+    Raises
+    ------
+    InputError, ModelError
+        As `load_model`: a local folder holds no weights, pickled ones only, or incomplete ones.
+    """
+    if config.weights == "pretrained":
+        check_weight_files(find_source(config), allow_pickle=config.allow_pickle)
+
+
 def load_tokenizer(config: ModelConfig) -> Any:
     """The tokenizer of a checkpoint, without its weights: what planning a job needs.
 
@@ -226,11 +238,19 @@ def pretrained_module(
             config=hf_config,
             dtype=config.dtype,
             use_safetensors=None if config.allow_pickle else True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below
             output_loading_info=True,
             **options,
             **source.options,
         )
-    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    other = sorted(report["mismatched_keys"])
+    if other:
+        name, stored, built = other[0]
+        raise ModelError(
+            f"checkpoint {source.name!r}: {len(other)} weights have other shapes than {type(module).__name__} of its "
+            f"config.json ({name} is {list(stored)}, expected {list(built)}); {hint}"
+        )
+    missing = sorted(report["missing_keys"])
     if missing:
         shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise ModelError(

@@ -5,6 +5,7 @@ the config after 23 s and the tokenizer after 46 s. So one short request decides
 if not, only its local cache is read.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, get_session, try_to_load_from_cache
-from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
@@ -60,8 +60,9 @@ def find_source(config: ModelConfig, name: str | None = None) -> Source:
         return Source(str(path), path, None, options)
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         what = "is not a folder" if path.exists() else "does not exist"
+        role = "model" if name == config.name else "tokenizer"
         raise InputError(
-            f"model folder {name!r} {what}; give a folder with config.json, model.safetensors and tokenizer files, "
+            f"{role} folder {name!r} {what}; give a folder with config.json, model.safetensors and tokenizer files, "
             f"or a hub id such as 'facebook/opt-125m'"
         )
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name, re.ASCII):
@@ -89,13 +90,16 @@ def _hub_problem() -> str | None:
 
 @contextmanager
 def explained(source: Source, what: str) -> Iterator[None]:
-    """Turn what transformers raises while it reads `what` (`config`, `weights`, `tokenizer`) into a ModelError."""
+    """Turn what transformers raises while it reads `what` into a ModelError.
+
+    `what` is `config`, `weights`, `tokenizer`, or the `model` that is built of the config alone.
+    """
     try:
         with _quiet_transformers():
             yield
     except ModularityError:
         raise
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError, SafetensorError) as error:
+    except Exception as error:  # what a broken config, weight or tokenizer file raises there has no common base
         raise ModelError(_explanation(source, what, error)) from error
 
 
@@ -111,7 +115,10 @@ def _explanation(source: Source, what: str, error: Exception) -> str:
         reason = reason[:600] + " …"
     place = "folder" if source.folder is not None else "hub repository"
     remedy = {
-        "config": "check the name, and the revision if one is given; private and gated models need 'hf auth login'",
+        "config": "check its config.json"
+        if source.folder is not None
+        else "check the name, and the revision if one is given; private and gated models need 'hf auth login'",
+        "model": "check its config.json, and that the attention and dtype asked for suit this model",
         "weights": "check that the download is complete and that the attention and dtype asked for suit this model",
         "tokenizer": "check the tokenizer files, or give another one by tokenizer=<folder or hub id>",
     }[what]
@@ -165,8 +172,14 @@ def pinned(source: Source) -> Source:
 
 
 def check_weight_files(source: Source, *, allow_pickle: bool) -> None:
-    """ModelError unless a local folder holds safetensors weights, or pickled ones that are allowed."""
-    if source.folder is None or any(source.folder.glob("*.safetensors")):
+    """ModelError unless a local folder holds whole safetensors weights, or pickled ones that are allowed."""
+    if source.folder is None:
+        return
+    files = sorted(source.folder.glob("*.safetensors"))
+    for path in files:
+        safetensors_header(path)
+    if files:
+        _check_shards(source.folder)
         return
     pickled = sorted(path.name for pattern in _PICKLED for path in source.folder.glob(pattern))
     if not pickled:
@@ -178,6 +191,45 @@ def check_weight_files(source: Source, *, allow_pickle: bool) -> None:
         raise ModelError(
             f"folder {source.name!r} holds pickled weights only ({', '.join(pickled)}), which can run code while "
             f"loading; convert them to safetensors, or set allow_pickle=True if you trust their source"
+        )
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """Dtype, shape and place of every tensor in a safetensors file, by name; ModelError if the file is not whole."""
+    n_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length <= n_bytes - 8 else b""
+    try:
+        header: dict[str, Any] = json.loads(text)
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        declared = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise ModelError(
+            f"{str(path)!r} of {n_bytes:,} bytes has no header of a safetensors file; complete the download"
+        ) from None
+    if declared != n_bytes:
+        raise ModelError(
+            f"{str(path)!r} has {n_bytes:,} bytes, expected {declared:,} as its header says; complete the download"
+        )
+    return entries
+
+
+def _check_shards(folder: Path) -> None:
+    """ModelError where the index of weights in several files names one that is not there."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{str(index)!r} is damaged ({type(error).__name__}: {error}); complete the download"
+        ) from None
+    absent = sorted(name for name in named if not (folder / name).exists())
+    if absent:
+        raise ModelError(
+            f"folder {str(folder)!r} lacks {', '.join(absent)}, which {index.name} names; complete the download"
         )
 
 

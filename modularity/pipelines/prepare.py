@@ -14,7 +14,7 @@ import numpy as np
 from modularity.capture import overhang, plan_memory, rows_per_item
 from modularity.data import FunctionData, TokenTable, load_functions, row_ranges, tokenise
 from modularity.errors import InputError, ModelError
-from modularity.models import ModelDescription, describe_model, load_tokenizer, uses_gpu
+from modularity.models import ModelDescription, check_weights, describe_model, load_tokenizer, uses_gpu
 from modularity.pipelines.activity_partition import coactivation_bytes
 from modularity.pipelines.config import ACTIVITY_METHODS, EmergentModularityConfig
 from modularity.pipelines.expert_problems import expert_problems, fraction_problems
@@ -23,6 +23,7 @@ from modularity.pipelines.native_experts import native_problems
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.reduction_layout import reduction_problems
 from modularity.pipelines.reduction_plan import ReductionPlan, plan_reductions
+from modularity.pipelines.token_problems import token_problems
 from modularity.runtime.executor import available_cpus
 from modularity.runtime.memory import resident_bytes
 from modularity.types import Site, SiteShape, StorageDtype, WorkItem
@@ -146,6 +147,8 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
     description = _attempt(lambda: describe_model(config.model), problems)
     shapes = _attempt(lambda: _captured_shapes(config, description), problems) if description is not None else None
     tokenizer = _attempt(lambda: load_tokenizer(config.model), problems) if description is not None else None
+    if description is not None:
+        _attempt(lambda: check_weights(config.model), problems)
     if shapes is not None:
         problems += [
             *expert_problems(config, _analysed(shapes)),
@@ -162,7 +165,7 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
             table = _attempt(lambda f=function: tokenise(f, tokenizer, max_tokens=max_tokens), problems)  # type: ignore[misc]
             if table is not None:
                 tables[function.name] = table
-        problems += _decoder_problems(description, shapes or {}, tables)
+        problems += token_problems(description, shapes or {}, tables)
     if problems or functions is None or description is None or shapes is None:
         raise InputError(problems)
     rows = {
@@ -274,19 +277,6 @@ def _listed(layers: Sequence[int]) -> str:
 
 def _analysed(shapes: Mapping[Site, SiteShape]) -> SiteShape | None:
     return next((shape for site, shape in shapes.items() if site.name == "ffn.neurons"), None)
-
-
-def _decoder_problems(
-    description: ModelDescription, shapes: Mapping[Site, SiteShape], tables: Mapping[str, TokenTable]
-) -> list[str]:
-    """Functions that ask for positions of the text at sites of a decoder that does not read the text."""
-    sites = [str(site) for site in shapes if site.stack == "decoder" and "encoder" in description.stacks]
-    return [
-        f"function {name!r} takes rows at token positions of the text, but {', '.join(sites)} has the decoder's start "
-        "token as its only position; pool with max or mean, or capture encoder sites"
-        for name, table in tables.items()
-        if sites and table.reduction is None
-    ]
 
 
 def _row_values(job: PreparedJob) -> int:

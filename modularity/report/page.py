@@ -18,7 +18,7 @@ from modularity.report.figures import Figure, page_figures
 from modularity.report.findings import headline_findings
 from modularity.report.limits import Limits, apply_limits
 from modularity.report.palette import category, figure_css
-from modularity.report.svg import FIGURE_CSS, variables
+from modularity.report.svg import FIGURE_CSS, drawable, variables
 
 _TEMPLATES = resources.files("modularity.report") / "templates"
 
@@ -67,9 +67,10 @@ def render_page(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.globals["words"] = wording
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         **values, style=Markup(style), script=Markup(script), policy=_policy(style, script)
     )
+    return str(drawable(page))
 
 
 def _sections(drawn: tuple[Figure, ...]) -> list[str]:

@@ -80,14 +80,22 @@ def coordinate(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") if value else "0"
 
 
+def drawable(value: object) -> object:
+    """A text with U+FFFD for every character that XML and HTML forbid, such as the escape of a terminal's colours."""
+    return value.translate(_FORBIDDEN) if isinstance(value, str) and not value.isprintable() else value
+
+
+_FORBIDDEN = dict.fromkeys([*(code for code in range(32) if chr(code) not in "\t\n\r"), 0xFFFE, 0xFFFF], "\ufffd")
+
+
 def element(name: str, *children: object, **attributes: object) -> Markup:
     """One element; `_` in attribute names becomes `-`, a trailing one is dropped; None leaves an attribute out."""
     parts = []
     for key, value in attributes.items():
         if value is not None:
             text = coordinate(value) if isinstance(value, float) else value
-            parts.append(f' {key.rstrip("_").replace("_", "-")}="{escape(text)}"')
-    inner = Markup("").join(escape(child) for child in children)
+            parts.append(f' {key.rstrip("_").replace("_", "-")}="{escape(drawable(text))}"')
+    inner = Markup("").join(escape(drawable(child)) for child in children)
     return Markup(f"<{name}{''.join(parts)}>{inner}</{name}>") if inner else Markup(f"<{name}{''.join(parts)}/>")
 
 

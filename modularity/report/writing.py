@@ -11,9 +11,11 @@ from modularity.report.run_content import report_content
 from modularity.report.scan_content import scan_content
 from modularity.report.scan_findings import scan_findings
 from modularity.report.scan_page import render_scan, scan_figures
-from modularity.store import Space, is_scan, open_run, open_space
+from modularity.store import Space, is_scan, open_run, open_space, read_scan
 
 REPORT = "report.html"
+SERIES = "series"
+"""Folder of a run that holds a checkpoint scan of its own, as the quickstart writes one."""
 
 
 def write_report(
@@ -27,7 +29,8 @@ def write_report(
         are not there yet are named on the page
     out : HTML file; None = `report.html` inside the run
     figures_folder : folder for one SVG file for each figure
-    scan : finished checkpoint scan that the page of a run takes in as a section, with its findings
+    scan : finished checkpoint scan that the page of a run takes in as a section, with its findings; None = the scan in
+        its folder `series`, where there is one with tables
 
     Raises
     ------
@@ -38,6 +41,8 @@ def write_report(
     """
     if scan is not None:
         _check_scan(uri, scan)
+    elif not is_scan(uri):
+        scan = _own_series(uri)
     space, page, drawn = _scan_page(uri) if is_scan(uri) else _run_page(uri, scan)
     if out is None:
         space.write(REPORT, page.encode())
@@ -51,6 +56,12 @@ def write_report(
             _write(path, svg)
             written.append(str(path))
     return written
+
+
+def _own_series(uri: str) -> str | None:
+    """The scan that a run brings along, as soon as it has tables."""
+    series = open_space(uri).join(SERIES).uri
+    return series if is_scan(series) and read_scan(series).summary is not None else None
 
 
 def _check_scan(uri: str, scan: str) -> None:

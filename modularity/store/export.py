@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,18 +15,28 @@ from modularity.store.tables import parquet_bytes
 TableFormat = Literal["parquet", "csv", "json"]
 
 
+_NO_CSV = (
+    pa.types.is_nested,
+    pa.types.is_interval,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+)
+
+
 def table_bytes(table: pa.Table, format: TableFormat) -> bytes:
-    """A table as Parquet (zstd), CSV with a header (UTF-8), or a JSON array of objects, where NaN and inf are null."""
+    """A table as Parquet (zstd), CSV with a header (UTF-8), or a JSON array of objects, where NaN and inf are null.
+
+    Lists, structs and other values that CSV has no form for are JSON texts there.
+    """
     if format == "parquet":
         return parquet_bytes(table)
     if format == "csv":
         buffer = io.BytesIO()
-        pyarrow.csv.write_csv(table, buffer)
+        pyarrow.csv.write_csv(_plain_columns(table), buffer)
         return buffer.getvalue()
     if format == "json":
-        lines = ",\n".join(
-            _json_row(row) for batch in table.to_batches(max_chunksize=10_000) for row in batch.to_pylist()
-        )
+        lines = ",\n".join(_json(row) for batch in table.to_batches(max_chunksize=10_000) for row in batch.to_pylist())
         return f"[{lines}]\n".encode()
     raise InputError(f"{format=} is not known; expected one of {', '.join(get_args(TableFormat))}")
 
@@ -50,9 +61,27 @@ def write_table_file(table: pa.Table, path: str | Path, *, format: TableFormat |
     return path
 
 
-def _json_row(row: dict[str, object]) -> str:
-    finite = {
-        k: None if isinstance(v, float) and (v != v or v in (float("inf"), -float("inf"))) else v
-        for k, v in row.items()
-    }
-    return json.dumps(finite, ensure_ascii=False, default=str)
+def _plain_columns(table: pa.Table) -> pa.Table:
+    """The table with columns of types that CSV has no form for as JSON texts."""
+    for index, field in enumerate(table.schema):
+        if any(check(field.type) for check in _NO_CSV):
+            texts = [None if value is None else _json(value) for value in table.column(index).to_pylist()]
+            table = table.set_column(index, field.name, pa.array(texts, pa.string()))
+    return table
+
+
+def _json(value: object) -> str:
+    return json.dumps(
+        _finite(value),
+        ensure_ascii=False,
+        default=lambda other: other.hex() if isinstance(other, bytes) else str(other),
+    )
+
+
+def _finite(value: object) -> object:
+    """JSON has neither NaN nor infinities: both are null, also inside lists and structs."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -23,7 +23,7 @@ _CLOSED = {
 
 
 def sql(run: Run, text: str) -> pa.Table:
-    """Answer of one SELECT (or DESCRIBE, SHOW) over the tables of a run.
+    """Answer of one SELECT (or DESCRIBE, SHOW) over the tables of a run; a repeated column name gets a number.
 
     Raises
     ------
@@ -42,11 +42,22 @@ def sql(run: Run, text: str) -> pa.Table:
             connection.register(name, table)
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
-        return connection.sql(text).to_arrow_table()
+        return _with_names(connection.sql(text).to_arrow_table())
     except duckdb.Error as error:
         raise InputError(_problem(run, text, str(error))) from None
     finally:
         connection.close()
+
+
+def _with_names(table: pa.Table) -> pa.Table:
+    """The table with each name once (`layer`, `layer_2`), as a join gives names twice, and rows are read by name."""
+    names: list[str] = []
+    for name in table.column_names:
+        number = 1
+        while (unique := name if number == 1 else f"{name}_{number}") in names:
+            number += 1
+        names.append(unique)
+    return table.rename_columns(names)
 
 
 def _check_statement(run: Run, text: str) -> None:

@@ -38,6 +38,14 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def parquet_columns(*columns: dict[str, list[Any]]) -> bytes:
+    """Parquet of columns whose names may repeat."""
+    pairs = [next(iter(column.items())) for column in columns]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays([pa.array(v) for _, v in pairs], names=[name for name, _ in pairs]), sink)
+    return sink.getvalue().to_pybytes()
+
+
 # name: (files, config beside name and source, fragments of the message)
 Case = tuple[dict[str, str | bytes], dict[str, Any], list[str]]
 FILES: dict[str, Case] = {
@@ -77,6 +85,17 @@ FILES: dict[str, Case] = {
     "missing column in Parquet": (
         {"a.parquet": parquet([{"sentence": "x", "label": 1}])}, {},
         ["a.parquet: no column 'text' (role text); it has 'sentence', 'label'"],
+    ),
+    "integer that is too long": (
+        bad('{"text": "x", "label": 1, "n": ' + "9" * 5000 + "}"), {},
+        ["a.jsonl:9: JSON that cannot be read (too many digits)"],
+    ),
+    "JSON that is too deep": (
+        {"a.json": "[" * 100_000 + "]" * 100_000}, {}, ["a.json:1: JSON that cannot be read (lists or objects too"],
+    ),
+    "column twice in Parquet": (
+        {"a.parquet": parquet_columns({"text": ["a"]}, {"text": ["b"]}, {"label": [1]})}, {},
+        ["a.parquet: column names ['text'] appear twice in the file"],
     ),
     "missing template field": (
         {"a.jsonl": jsonl()}, {"template": "{text} {topic}"}, ["no column 'topic' (a field of the template)"],
@@ -137,6 +156,19 @@ ROWS: dict[str, Case] = {
         bad({"text": "abc", "label": 1, "start": 1}, base=SPANNED), {"columns": SPAN},
         ["a.jsonl:9: target end end=None is not an integer"],
     ),
+    "position beyond any text": (
+        bad({"text": "abc", "label": 1, "at": 10**400}), {"columns": {"position": "at"}},
+        ["a.jsonl:9: position at=1000", "… (401 characters) is not an integer below"],
+    ),
+    "broken id": (
+        bad('{"text": "x", "label": 1, "key": "\\ud800"}'), {"columns": {"id": "key"}},
+        ["a.jsonl:9: key holds half of a surrogate"],
+    ),
+    "broken label": (
+        bad('{"text": "x", "label": "\\ud800"}'), {"labels": "one_vs_rest"},
+        ["a.jsonl:9: label holds half of a surrogate"],
+    ),
+    "long label": (bad({"text": "x", "label": "z" * 5000}), {}, ["zzz… (5,002 characters); known: 0, 1,"]),
     "position": (
         bad({"text": "abc", "label": 1, "at": "last"}), {"columns": {"position": "at"}},
         ["a.jsonl:9: position at='last' is not an integer"],
@@ -184,6 +216,26 @@ TOGETHER: dict[str, Case] = {
         {"columns": {"subfunction": "word"}, "subfunctions": ["bat", "bank"]},
         ["no row of sub-function 'bank', which subfunctions asks for"],
     ),
+    "nothing kept": (
+        {"a.jsonl": jsonl()}, {"keep": {"label": ["7"]}},
+        ["no example is left; left out were 8 (rows with another label than 7)"],
+    ),
+    "nothing left in a half": (
+        {"a.jsonl": jsonl()}, {"source": {"selection": "a.jsonl", "evaluation": "a.jsonl"}, "duplicates": "drop"},
+        ["0 positive examples in the selection half", "; left out were 8 (copies across the halves)"],
+    ),
+    "sub-functions with one name": (
+        {"a.jsonl": jsonl(base=[{"text": f"t{n}", "label": n % 4, "s": ("a", "a/x")[n // 4 % 2]} for n in range(64)])},
+        {
+            "columns": {"subfunction": "s"},
+            "labels": {"x": {"positive": [0], "negative": [1]}, "x/x": {"positive": [2], "negative": [3]}},
+        },
+        ["two sub-functions are named 'a/x/x'", "rename"],
+    ),
+    "label names that are lists": (
+        {"a.jsonl": jsonl(), "n.json": '[["a"], ["b"]]'}, {"label_names": "n.json"},
+        ["label_names=[['a'], ['b']]: expected a text or a number as the name of each label"],
+    ),
     "contrast of an unknown label": (
         {"a.jsonl": jsonl()},
         {"label_names": ["bad", "good"], "labels": {"taste": {"positive": ["fine"], "negative": ["bad"]}}},
@@ -208,6 +260,11 @@ TOGETHER: dict[str, Case] = {
     ),
 }  # fmt: skip
 CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "long name": ({"name": "a" * 101}, ["should have at most 100 characters"]),
+    "broken template": ({"template": "\ud800 {text}"}, ["template holds half of a surrogate pair"]),
+    "position out of range": (
+        {"pooling": {"kind": "positions", "positions": [0, 2**40]}}, ["pooling.positions.1=1099511627776: Input"],
+    ),
     "name": ({"name": "a/b"}, ["name='a/b'", "pattern"]),
     "kind": ({"kind": "vision"}, ["kind='vision'", "'semantic', 'knowledge', 'task' or 'other'"]),
     "no source": ({"source": []}, ["source=[]: names no file"]),

@@ -23,6 +23,13 @@ def test_globs_are_sorted_and_lists_keep_their_order(workdir: Path) -> None:
     assert [file.place for file in files_of(str(workdir / "a*"))] == ["a.jsonl"]
 
 
+def test_a_file_that_exists_is_no_glob_and_no_chain(workdir: Path) -> None:
+    for name in ("a[1].jsonl", "b::c.jsonl", "d e ü#%20.jsonl"):
+        (workdir / name).write_text(name)
+        (found,) = files_of(name)
+        assert (found.place, found.read()) == (name, name.encode())
+
+
 def test_halves_of_the_source(workdir: Path) -> None:
     for name in ("train.csv", "dev.csv", "test.csv"):
         (workdir / name).write_text("")

@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ def test_csv_with_quotes_newlines_and_a_byte_order_mark(workdir: Path) -> None:
     assert [value["text"] for value in rows.values] == ["one, two", "two\nlines", 'say "x"']
     assert rows.places == ["a.csv:2", "a.csv:3", "a.csv:6"]
     assert rows.columns == ["text", "label"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_cells_may_be_very_long(name: str, workdir: Path) -> None:
+    long = "x" * 200_000
+    (workdir / name).write_text(f"text,label\n{long},1\n".replace(",", "," if name == "a.csv" else "\t"))
+    limit = csv.field_size_limit()
+    assert read_rows(open_file(name), None).values == [{"text": long, "label": "1"}]
+    assert csv.field_size_limit() == limit
 
 
 def test_tsv_takes_quotes_as_they_are(workdir: Path) -> None:

@@ -45,6 +45,11 @@ def test_a_short_training(architecture: str, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_what_is_wrong_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--architecture", "t6", "--set", "width=0", "--out", str(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert "architecture='t6': Input should be 'opt', 't5' or 'switch'" in said
+    assert "--set: width=0: Input should be greater" in said
+    assert "Value error" not in said
     assert run("--set", "width=20", "--set", "n_heads=8", "--out", str(tmp_path)) == 2
     assert "width=20 is not a multiple of twice n_heads=8" in capsys.readouterr().err
     assert run() == 2

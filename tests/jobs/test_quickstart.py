@@ -7,6 +7,7 @@ import pytest
 
 from jobs import quickstart
 from modularity.cli import run_as_job
+from modularity.report import write_report
 
 
 @pytest.mark.skipif(find_spec(quickstart.PACKAGE) is None, reason=f"the package {quickstart.PACKAGE} is not installed")
@@ -52,6 +53,8 @@ def test_the_scan_of_the_series_runs_after_the_run_and_once(tmp_path: Path, caps
     launch(run, out=out, plan=False, series=scan)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "figure-scan-stabilisation" in page
+    assert write_report(out, out=tmp_path / "again.html") == [str(tmp_path / "again.html")]
+    assert (tmp_path / "again.html").read_text() == page  # the report of a run finds the series of the run itself
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     launch(run, out=out, plan=False, series=scan)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before

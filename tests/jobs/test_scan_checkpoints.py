@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.scan_checkpoints import command
+from jobs.scan_checkpoints import command, series_values
 from modularity.cli import app, run_as_job
 from modularity.store import open_summary
 
@@ -56,6 +56,14 @@ def test_the_shipped_series_from_the_command_line(tmp_path: Path, capsys: pytest
     assert "scan-stabilisation.svg" in capsys.readouterr().out
     assert modularity("sql", out, "select step, rho from stabilisation where comparison = 'final'") == 0
     assert "2000" in capsys.readouterr().out
+
+
+def test_glue_is_added_to_the_functions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ("--model", series_values()["model"]["name"], "--revisions", "step0,step2000")
+    assert call(*model, "--glue", tmp_path / "none", "--plan") == 2
+    said = capsys.readouterr().err
+    assert "none/cola/validation*' matches no file" in said
+    assert "none/mnli/validation_matched*' matches no file" in said
 
 
 def test_refusals_name_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,15 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 
 from modularity.errors import InputError, ModelError
-from modularity.models import LoadedModel, ModelConfig, load_model, wrap_model
+from modularity.models import (
+    LoadedModel,
+    ModelConfig,
+    check_weights,
+    describe_model,
+    load_model,
+    load_tokenizer,
+    wrap_model,
+)
 from modularity.types import Site
 
 Save = Callable[..., tuple[Path, Any]]
@@ -172,7 +181,11 @@ class TestWeightFiles:
     def test_weights_of_another_shape(self, save_checkpoint: Save) -> None:
         folder, _ = save_checkpoint("opt")
         edit_config(folder, ffn_dim=41)
-        with pytest.raises(ModelError, match=r"weights of folder .*mismatch"):
+        with pytest.raises(
+            ModelError,
+            match=r"9 weights have other shapes than OPTModel of its config.json "
+            r"\(decoder.layers.0.fc1.bias is \[\d+\], expected \[41\]\)",
+        ):
             load(folder)
 
     def test_pickles_only_if_allowed(self, save_checkpoint: Save) -> None:
@@ -189,11 +202,68 @@ class TestWeightFiles:
     def test_damaged_file(self, save_checkpoint: Save) -> None:
         folder, _ = save_checkpoint("gpt2")
         path = folder / "model.safetensors"
-        path.write_bytes(path.read_bytes()[:-100])
+        whole = path.read_bytes()
+        messages = {
+            whole[:-100]: rf"has {len(whole) - 100:,} bytes, expected {len(whole):,} as its header says; complete the",
+            whole[:500]: "of 500 bytes has no header of a safetensors file; complete the download",
+            b"": "of 0 bytes has no header of a safetensors file",
+            b"\xff" * 1000: "of 1,000 bytes has no header of a safetensors file",
+        }
+        for content, message in messages.items():
+            path.write_bytes(content)
+            with pytest.raises(ModelError, match=message):
+                check_weights(ModelConfig(name=str(folder)))
+            with pytest.raises(ModelError, match=message):
+                load(folder)
+        edit_config(folder, dtype=None)
+        with pytest.raises(ModelError, match=message):
+            describe_model(ModelConfig(name=str(folder)))
+
+    def test_missing_shard(self, save_checkpoint: Save) -> None:
+        folder, _ = save_checkpoint("gpt2")
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "2.safetensors"}}))
         with pytest.raises(
-            ModelError, match=r"weights of folder .* cannot be loaded .* check that the download is complete"
+            ModelError, match=r"lacks 2.safetensors, which model.safetensors.index.json names; complete"
         ):
             load(folder)
+        index.write_text("{")
+        with pytest.raises(ModelError, match=r"index.json' is damaged .*; complete the download"):
+            load(folder)
+
+    def test_pickles_that_hold_more_than_tensors(self, save_checkpoint: Save) -> None:
+        folder, _ = save_checkpoint("gpt2")
+        (folder / "model.safetensors").unlink()
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": print}, protocol=2))
+        with pytest.raises(ModelError, match=r"weights of folder .* cannot be loaded \(UnpicklingError"):
+            load(folder, allow_pickle=True)
+
+
+class TestConfigFile:
+    @pytest.mark.parametrize(
+        "changes", [{"n_head": 0}, {"n_embd": "x"}, {"n_layer": None}, {"n_embd": -4}, {"activation_function": "no"}]
+    )
+    def test_wrong_values(self, save_checkpoint: Save, changes: dict[str, Any]) -> None:
+        folder, _ = save_checkpoint("gpt2")
+        edit_config(folder, **changes)
+        with pytest.raises(ModelError, match=r"of folder .* cannot be loaded .*; check its config.json"):
+            describe_model(ModelConfig(name=str(folder)))
+        with pytest.raises(ModelError):
+            load(folder)
+
+    def test_no_mapping(self, save_checkpoint: Save) -> None:
+        folder, _ = save_checkpoint("gpt2")
+        (folder / "config.json").write_text("[]")
+        for read in (describe_model, load_tokenizer, load_model):
+            with pytest.raises(ModelError, match="cannot be loaded"):
+                read(ModelConfig(name=str(folder)))
+
+    def test_attention_that_no_machine_has(self, save_checkpoint: Save) -> None:
+        folder, _ = save_checkpoint("gpt2")
+        with pytest.raises(ModelError, match=r"no-such.*the attention and dtype asked for suit this model"):
+            describe_model(ModelConfig(name=str(folder), attention="no-such"))
+        assert describe_model(ModelConfig(name=str(folder), attention="flash_attention_2")).n_parameters > 0
 
 
 class TestTokenizer:

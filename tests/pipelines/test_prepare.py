@@ -1,5 +1,6 @@
 """Preparation: every problem at once, in a second, without weights; and the items that a job is cut into."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,21 @@ def test_problems_of_the_analyses_are_told_with_those_of_the_data(bert: Path, tm
         "experts.top_fraction=0.001 of the 160 neurons of layer 0 is less than one neuron; expected at least 0.0063",
         "overlap.top_fraction=0.006 of the 160 neurons of layer 0 is less than one neuron; expected at least 0.0063",
     ]
+
+
+def test_weights_and_tokenizer_are_looked_at_before_anything_is_loaded(
+    bert: Path, functions: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(bert, tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"vocab_size": 20}))
+    with pytest.raises(InputError) as caught:
+        prepare(tiny_jobs.job(folder, functions))
+    weights, *others = caught.value.problems
+    assert "holds pickled weights only (pytorch_model.bin)" in weights
+    assert len(others) == 2
+    assert all("embeds 20 tokens, counted from 0; give the tokenizer" in problem for problem in others)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,15 @@ def parse(html):
     return tags
 
 
+def test_control_characters_of_the_data_do_not_reach_the_page(content):
+    neuron = content.neurons[0]
+    odd = replace(neuron.highest[0], text="a\x1b[31mred\0 text", target=None)
+    changed = replace(content, neurons=(replace(neuron, highest=(odd,)), *content.neurons[1:]))
+    page = render_report(changed)
+    assert "a\ufffd[31mred\ufffd text" in page
+    assert not [letter for letter in set(page) if ord(letter) < 32 and letter not in "\t\n\r"]
+
+
 def test_page_is_self_contained_and_small(html):
     assert len(html.encode()) < 2_000_000
     for _, attributes in parse(html).tags:

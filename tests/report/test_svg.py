@@ -1,4 +1,5 @@
 import math
+from xml.etree import ElementTree
 
 from modularity.report import svg
 
@@ -6,6 +7,12 @@ from modularity.report import svg
 def test_elements_escape_attributes_and_children():
     made = svg.element("text", "<script>&", class_='a"b', data_x="'>")
     assert made == '<text class="a&#34;b" data-x="&#39;&gt;">&lt;script&gt;&amp;</text>'
+
+
+def test_characters_that_xml_forbids_are_replaced():
+    made = svg.element("g", "a\x1b[31m\n\0\uffff", svg.element("title", "\x07ü\u2028"), class_="\x08")
+    assert ElementTree.fromstring(made).text == "a\ufffd[31m\n\ufffd\ufffd"  # made here
+    assert made.count("\ufffd") == 5
 
 
 def test_ticks_are_round_and_inside():

@@ -19,6 +19,19 @@ def test_csv_and_json_text():
     assert json.loads(table_text(TABLE.slice(0, 0), "json")) == []
 
 
+def test_lists_structs_and_bytes_are_json_texts_in_csv():
+    table = pa.table({"n": [1, 2], "l": [[1, 2], None], "s": [{"a": float("nan")}, {"a": 1.5}], "b": [b"\xff", b""]})
+    assert table_text(table, "csv").splitlines() == [
+        '"n","l","s","b"',
+        '1,"[1, 2]","{""a"": null}","""ff"""',
+        '2,,"{""a"": 1.5}",""""""',
+    ]
+    assert json.loads(table_text(table, "json")) == [
+        {"n": 1, "l": [1, 2], "s": {"a": None}, "b": "ff"},
+        {"n": 2, "l": None, "s": {"a": 1.5}, "b": ""},
+    ]
+
+
 def test_files_by_their_ending(tmp_path):
     assert pq.read_table(write_table_file(TABLE, tmp_path / "t.parquet")).drop(["value"]).equals(TABLE.drop(["value"]))
     assert write_table_file(TABLE, tmp_path / "t.CSV").read_bytes() == table_bytes(TABLE, "csv")

@@ -14,6 +14,13 @@ def test_tables_are_views(run):
     assert sql(run, "DESCRIBE rows")["column_name"].to_pylist() == ["example_id", "start"]
 
 
+def test_a_repeated_column_name_gets_a_number(run):
+    answer = sql(
+        run, "SELECT a.start, b.start, 1 AS start_2, 2 AS start FROM rows a JOIN rows b USING (example_id) LIMIT 1"
+    )
+    assert answer.column_names == ["start", "start_2", "start_2_2", "start_3"]
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
