@@ -1,13 +1,13 @@
 """The perturbation job from end to end: check, plan, calibrate, choose neurons, measure, bring together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import Outcome
-from modularity.pipelines.follow_up import FollowUp, run_follow_up
+from modularity.pipelines.follow_up import follow_up_identity, follow_up_notes
 from modularity.pipelines.perturbation_config import PerturbationConfig
 from modularity.pipelines.perturbation_prepare import PreparedPerturbation, prepare_perturbation
 from modularity.pipelines.perturbation_rankings import (
@@ -22,6 +22,7 @@ from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import probe_flops
 from modularity.pipelines.restrictions import restriction_notes
 from modularity.pipelines.steps import Step
+from modularity.pipelines.study import Study, run_study
 from modularity.runtime import WorkerFactory
 from modularity.runtime.memory import resident_bytes
 from modularity.store import ResultArray, Run
@@ -36,11 +37,8 @@ def plan_perturbation(config: PerturbationConfig) -> Plan:
 
 
 def run_perturbation(config: PerturbationConfig, out: str, *, quiet: bool = False) -> Outcome:
-    """Run a job, or what is left of it; parameters and errors as those of `run_follow_up`."""
-    parts = FollowUp(
-        prepare_perturbation, make_plan, PerturbationWorkerFactory, _steps, _seeds, _manifest_notes, _allocate
-    )
-    return run_follow_up(parts, config, out, quiet=quiet)
+    """Run a job, or what is left of it; parameters and errors as those of `run_study`."""
+    return run_study(STUDY, config, out, quiet=quiet)
 
 
 def make_plan(prepared: PreparedPerturbation) -> Plan:
@@ -118,8 +116,8 @@ def _seeds(prepared: PreparedPerturbation) -> dict[str, int]:
     return fixed | {f"perturbation {seed}": seed for seed in config.seeds}
 
 
-def _manifest_notes(prepared: PreparedPerturbation) -> dict[str, Any]:
-    return {
+def _notes_of_run(prepared: PreparedPerturbation, found: Mapping[str, Any]) -> dict[str, Any]:
+    return follow_up_notes(prepared, found) | {
         "tasks": [
             {"name": name.name, "function": name.function, "subfunction": name.subfunction,
              "words": list(name.words), "n_selection": _n_selection(prepared, name),
@@ -162,3 +160,16 @@ def _stored_width(prepared: PreparedPerturbation) -> int:
     """Neurons of the widest chosen layer."""
     shape = prepared.job.description.shapes[prepared.site]
     return max(shape.widths[shape.layers.index(layer)] for layer in prepared.layers)
+
+
+STUDY = Study(
+    prepare=prepare_perturbation,
+    plan=make_plan,
+    identity=follow_up_identity,
+    worker=PerturbationWorkerFactory,
+    steps=_steps,
+    seeds=_seeds,
+    notes=_notes_of_run,
+    allocate=_allocate,
+)
+"""The parts of the job."""

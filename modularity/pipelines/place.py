@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, TypeVar
 
+from modularity.config import Config
 from modularity.errors import IdentityError, InputError, ModularityError, StoreError
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.store import Run, check_same_run, find_run, open_space
@@ -17,7 +18,7 @@ NOT_IDENTIFYING = ("runtime", "allowance")
 Result = TypeVar("Result")
 
 
-def recorded_config(config: EmergentModularityConfig) -> dict[str, Any]:
+def recorded_config(config: Config) -> dict[str, Any]:
     """The part of a config that a run records, and that identifies it."""
     return {key: value for key, value in config.as_json().items() if key not in NOT_IDENTIFYING}
 

@@ -1,13 +1,13 @@
 """The restricted-routing study from end to end: check, plan, train under every strategy, bring together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import Outcome
-from modularity.pipelines.follow_up import FollowUp, run_follow_up
+from modularity.pipelines.follow_up import follow_up_identity, follow_up_notes
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import probe_flops
 from modularity.pipelines.restricted_routing_config import RestrictedRoutingConfig
@@ -15,6 +15,7 @@ from modularity.pipelines.restricted_routing_examples import TaskExamples, by_pa
 from modularity.pipelines.restricted_routing_prepare import PreparedRouting, plan_notes, prepare_restricted_routing
 from modularity.pipelines.restricted_routing_worker import RoutingWorkerFactory
 from modularity.pipelines.steps import Step
+from modularity.pipelines.study import Study, run_study
 from modularity.runtime import WorkerFactory
 from modularity.runtime.memory import resident_bytes
 
@@ -32,9 +33,8 @@ def plan_restricted_routing(config: RestrictedRoutingConfig) -> Plan:
 
 
 def run_restricted_routing(config: RestrictedRoutingConfig, out: str, *, quiet: bool = False) -> Outcome:
-    """Run a job, or what is left of it; parameters and errors as those of `run_follow_up`."""
-    parts = FollowUp(prepare_restricted_routing, make_plan, RoutingWorkerFactory, _steps, _seeds, _manifest_notes)
-    return run_follow_up(parts, config, out, quiet=quiet)
+    """Run a job, or what is left of it; parameters and errors as those of `run_study`."""
+    return run_study(STUDY, config, out, quiet=quiet)
 
 
 def make_plan(prepared: PreparedRouting) -> Plan:
@@ -107,8 +107,9 @@ def _seeds(prepared: PreparedRouting) -> dict[str, int]:
     return {"split": prepared.config.split_seed} | {f"training {seed}": seed for seed in prepared.config.seeds}
 
 
-def _manifest_notes(prepared: PreparedRouting) -> dict[str, Any]:
-    return {"first_layer": prepared.first_layer, "tasks": [_task_note(each) for each in prepared.tasks]}
+def _notes_of_run(prepared: PreparedRouting, found: Mapping[str, Any]) -> dict[str, Any]:
+    own = {"first_layer": prepared.first_layer, "tasks": [_task_note(each) for each in prepared.tasks]}
+    return follow_up_notes(prepared, found) | own
 
 
 def _task_note(task: TaskExamples) -> dict[str, Any]:
@@ -128,3 +129,15 @@ def _task_note(task: TaskExamples) -> dict[str, Any]:
         "n_truncated": sum(part.tokens.n_truncated for part in parts),
         "share_positive": float(gold.mean()),
     }
+
+
+STUDY = Study(
+    prepare=prepare_restricted_routing,
+    plan=make_plan,
+    identity=follow_up_identity,
+    worker=RoutingWorkerFactory,
+    steps=_steps,
+    seeds=_seeds,
+    notes=_notes_of_run,
+)
+"""The parts of the job."""
