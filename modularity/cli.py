@@ -10,15 +10,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from modularity.config import Key, apply_overrides, read_config_file, validate_config
-from modularity.errors import AllowanceError, IdentityError, InputError, ModularityError, WorkError
-
-if TYPE_CHECKING:
-    from modularity.store.space import Space
+from modularity.config import Key, apply_overrides, read_config_file
+from modularity.errors import AllowanceError, IdentityError, InputError, ModularityError
+from modularity.launching import launch as launch  # for the files in jobs/
 
 app = typer.Typer(
     name="modularity",
@@ -31,7 +29,6 @@ app = typer.Typer(
 
 TERMINAL_ROWS = 50
 INTERRUPTED = 130
-_OUT_MISSING = "--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first"
 
 
 def _whole_number(text: str | int) -> int:
@@ -85,189 +82,6 @@ def readable_errors() -> Iterator[None]:
         warnings.simplefilter("ignore", RuntimeWarning)  # of the coroutines that zarr was about to await
         print(" ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-
-
-def launch(
-    values: Mapping[str, Any],
-    *,
-    out: str | None,
-    plan: bool,
-    reuse: str | None = None,
-    lines: Mapping[Key, str] | None = None,
-    series: Mapping[str, Any] | None = None,
-) -> None:
-    """Validate a job's values, then print its plan or run it.
-
-    Parameters
-    ----------
-    values : the config of the job
-    out : where the run is written
-    plan : print its size, and stop
-    reuse : run whose activations are taken over
-    lines : where each key of the config stands, for messages
-    series : config of a checkpoint scan that a single run brings along: written to `series` inside the run, after it,
-        and shown as a section of its report
-    """
-    from modularity.pipelines import EmergentModularityConfig
-
-    known = ("emergent_modularity", "perturbation", "restricted_routing", "scan_checkpoints")
-    if values.get("job", known[0]) not in known:
-        raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
-    if values.get("job") == "scan_checkpoints":
-        _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines)
-        return
-    if values.get("job") in ("perturbation", "restricted_routing"):
-        _launch_on_run(values, out=out, plan=plan, reuse=reuse, lines=lines)
-        return
-    try:
-        config = validate_config(EmergentModularityConfig, values, lines)
-    except InputError as error:
-        raise InputError([*error.problems, *_out_problems(out, plan)]) from None
-    if out is None and not plan:
-        raise InputError(_out_problems(out, plan))
-    from modularity.pipelines import plan_job, run_job  # seconds of torch and transformers, which a bad config skips
-    from modularity.report import REPORT, write_report
-
-    if plan or out is None:
-        made = plan_job(config, reuse=reuse)
-        print(made.text())
-        made.check(config.allowance)
-        if series is not None:
-            _launch_scan(series, out=None if out is None else _series_of(out), plan=True, reuse=None, lines=None)
-        return
-    try:
-        outcome = run_job(config, out, reuse=reuse)
-    except KeyboardInterrupt as interrupt:
-        cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
-        raise KeyboardInterrupt(
-            f"{cause}: finished work items stay recorded in {out}; the same command goes on"
-        ) from None
-    if series is None:
-        if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
-            _tell_written(write_report(out))
-        return
-    if outcome.was_finished and _shows_training(outcome.run.space):
-        return
-    scan = _series_of(out)
-    if not _is_compared(scan):
-        _tell_written(write_report(out))  # to look at while the checkpoints run
-        _launch_scan(series, out=scan, plan=False, reuse=None, lines=None)
-    _tell_written(write_report(out, scan=scan))
-
-
-def _shows_training(space: "Space") -> bool:
-    """Whether the page of a run has the section about a scan."""
-    from modularity.report import REPORT
-
-    return space.exists(REPORT) and b'<section id="training">' in space.read(REPORT)
-
-
-def _series_of(out: str) -> str:
-    """Place of the scan that a run brings along."""
-    from modularity.report import SERIES
-    from modularity.store import open_space
-
-    return open_space(out).join(SERIES).uri
-
-
-def _is_compared(scan: str) -> bool:
-    """Whether a scan is finished to its last step, the page."""
-    from modularity.report import REPORT
-    from modularity.store import is_scan, open_space, read_scan
-
-    if not is_scan(scan) or not open_space(scan).exists(REPORT):
-        return False
-    record = read_scan(scan)
-    return record.state == "finished" and record.summary is not None
-
-
-def _launch_scan(
-    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
-) -> None:
-    """Validate a scan's values, then print its plan or run it; its report is written even where checkpoints failed."""
-    from modularity.pipelines import ScanConfig
-
-    config = validate_config(ScanConfig, values, lines)
-    if reuse is not None:
-        raise InputError(f"--reuse {reuse} is for single runs: a scan goes on with what lies at its own --out")
-    if out is None and not plan:
-        raise InputError(_OUT_MISSING)
-    from modularity.pipelines import plan_scan, run_scan
-    from modularity.report import write_report
-    from modularity.store import is_scan, read_scan
-
-    if plan or out is None:
-        made = plan_scan(config, out)
-        print(made.text())
-        made.whole.check(config.allowance)
-        return
-    try:
-        run_scan(config, out)
-    except KeyboardInterrupt as interrupt:
-        cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
-        raise KeyboardInterrupt(
-            f"{cause}: what is finished stays recorded in {out}; the same command goes on"
-        ) from None
-    except WorkError:
-        if is_scan(out) and read_scan(out).summary is not None:
-            _tell_written(write_report(out))
-        raise
-    if read_scan(out).summary is not None:
-        _tell_written(write_report(out))
-
-
-def _tell_written(paths: Sequence[str]) -> None:
-    for path in paths:
-        print(f"report: {path}", file=sys.stderr)
-
-
-def _launch_on_run(
-    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
-) -> None:
-    """Validate the values of a job on a finished run, then print its plan or run it."""
-    from modularity import pipelines
-
-    name = str(values["job"])
-    config_class: Any = {
-        "perturbation": pipelines.PerturbationConfig,
-        "restricted_routing": pipelines.RestrictedRoutingConfig,
-    }[name]
-    problems = [f"--reuse {reuse}: {name} names the run that it uses as source"] if reuse is not None else []
-    problems += _out_problems(out, plan)
-    try:
-        config: Any = validate_config(config_class, values, lines)
-    except InputError as error:
-        raise InputError([*error.problems, *problems]) from None
-    if problems:
-        raise InputError(problems)
-    from modularity.report import REPORT, write_report
-
-    if plan or out is None:
-        made = getattr(pipelines, f"plan_{name}")(config)
-        print(made.text())
-        made.check(config.allowance)
-        return
-    try:
-        outcome = getattr(pipelines, f"run_{name}")(config, out)
-    except KeyboardInterrupt as interrupt:
-        cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
-        raise KeyboardInterrupt(
-            f"{cause}: finished work items stay recorded in {out}; the same command goes on"
-        ) from None
-    if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
-        for path in write_report(out):
-            print(f"report: {path}", file=sys.stderr)
-
-
-def _out_problems(out: str | None, plan: bool) -> list[str]:
-    """What is wrong with `--out`, whatever the config; a plan does not look at it."""
-    if plan:
-        return []
-    if out is None:
-        return [_OUT_MISSING]
-    from modularity.pipelines.place import place_problems
-
-    return place_problems(out)
 
 
 def with_overrides(

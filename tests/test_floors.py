@@ -12,8 +12,9 @@ FLOORS = {
     "capture": 2, "interventions": 2, "tuning": 2, "pretraining": 2,
     "neurons": 3, "experts": 3, "circuits": 3, "geometry": 3,
     "pipelines": 4, "report": 4,
-    "cli": 5,
-    "__main__": 6,
+    "launching": 5,
+    "cli": 6,
+    "__main__": 7,
 }  # fmt: skip
 ALLOWED_IN = {
     "ray": {"runtime"},

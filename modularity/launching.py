@@ -1,0 +1,200 @@
+"""Starting a job from its values: validate them, print the plan or run it, write the report.
+
+Imports of what takes seconds (torch, transformers) wait until the values are known to be valid.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from modularity.config import Key, validate_config
+from modularity.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from modularity.store.space import Space
+
+STUDIES = {
+    "perturbation": "PerturbationConfig",
+    "restricted_routing": "RestrictedRoutingConfig",
+}
+"""Jobs that are run by `pipelines.run_<job>`, and the name of their config in `pipelines`."""
+JOBS = ("emergent_modularity", *STUDIES, "scan_checkpoints")
+OUT_MISSING = "--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first"
+
+
+def launch(
+    values: Mapping[str, Any],
+    *,
+    out: str | None,
+    plan: bool,
+    reuse: str | None = None,
+    lines: Mapping[Key, str] | None = None,
+    series: Mapping[str, Any] | None = None,
+) -> None:
+    """Validate a job's values, then print its plan or run it.
+
+    Parameters
+    ----------
+    values : the config of the job
+    out : where the run is written
+    plan : print its size, and stop
+    reuse : run whose activations are taken over
+    lines : where each key of the config stands, for messages
+    series : config of a checkpoint scan that a single run brings along: written to `series` inside the run, after it,
+        and shown as a section of its report
+    """
+    job = values.get("job", JOBS[0])
+    if job not in JOBS:
+        raise InputError(f"job={job!r} is not known: expected one of {', '.join(JOBS)}")
+    if job == "scan_checkpoints":
+        _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        return
+    if job in STUDIES:
+        _launch_study(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        return
+    from modularity.pipelines import EmergentModularityConfig
+
+    try:
+        config = validate_config(EmergentModularityConfig, values, lines)
+    except InputError as error:
+        raise InputError([*error.problems, *_out_problems(out, plan)]) from None
+    if out is None and not plan:
+        raise InputError(_out_problems(out, plan))
+    from modularity.pipelines import plan_job, run_job  # seconds of torch and transformers, which a bad config skips
+    from modularity.report import REPORT, write_report
+
+    if plan or out is None:
+        made = plan_job(config, reuse=reuse)
+        print(made.text())
+        made.check(config.allowance)
+        if series is not None:
+            _launch_scan(series, out=None if out is None else _series_of(out), plan=True, reuse=None, lines=None)
+        return
+    with _told_where_it_goes_on(out):
+        outcome = run_job(config, out, reuse=reuse)
+    if series is None:
+        if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
+            _tell_written(write_report(out))
+        return
+    if outcome.was_finished and _shows_training(outcome.run.space):
+        return
+    scan = _series_of(out)
+    if not _is_compared(scan):
+        _tell_written(write_report(out))  # to look at while the checkpoints run
+        _launch_scan(series, out=scan, plan=False, reuse=None, lines=None)
+    _tell_written(write_report(out, scan=scan))
+
+
+def _shows_training(space: "Space") -> bool:
+    """Whether the page of a run has the section about a scan."""
+    from modularity.report import REPORT
+
+    return space.exists(REPORT) and b'<section id="training">' in space.read(REPORT)
+
+
+def _series_of(out: str) -> str:
+    """Place of the scan that a run brings along."""
+    from modularity.report import SERIES
+    from modularity.store import open_space
+
+    return open_space(out).join(SERIES).uri
+
+
+def _is_compared(scan: str) -> bool:
+    """Whether a scan is finished to its last step, the page."""
+    from modularity.report import REPORT
+    from modularity.store import is_scan, open_space, read_scan
+
+    if not is_scan(scan) or not open_space(scan).exists(REPORT):
+        return False
+    record = read_scan(scan)
+    return record.state == "finished" and record.summary is not None
+
+
+def _launch_scan(
+    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+) -> None:
+    """Validate a scan's values, then print its plan or run it; its report is written even where checkpoints failed."""
+    from modularity.pipelines import ScanConfig
+
+    config = validate_config(ScanConfig, values, lines)
+    if reuse is not None:
+        raise InputError(f"--reuse {reuse} is for single runs: a scan goes on with what lies at its own --out")
+    if out is None and not plan:
+        raise InputError(OUT_MISSING)
+    from modularity.pipelines import plan_scan, run_scan
+    from modularity.report import write_report
+    from modularity.store import is_scan, read_scan
+
+    if plan or out is None:
+        made = plan_scan(config, out)
+        print(made.text())
+        made.whole.check(config.allowance)
+        return
+    try:
+        with _told_where_it_goes_on(out):
+            run_scan(config, out)
+    except WorkError:
+        if is_scan(out) and read_scan(out).summary is not None:
+            _tell_written(write_report(out))
+        raise
+    if read_scan(out).summary is not None:
+        _tell_written(write_report(out))
+
+
+def _tell_written(paths: Sequence[str]) -> None:
+    for path in paths:
+        print(f"report: {path}", file=sys.stderr)
+
+
+def _launch_study(
+    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+) -> None:
+    """Validate the values of a study, then print its plan or run it."""
+    from modularity import pipelines
+
+    name = str(values["job"])
+    problems = _out_problems(out, plan)
+    if reuse is not None:
+        problems.append(f"--reuse {reuse} is for runs of emergent_modularity, not of {name}")
+    try:
+        config: Any = validate_config(getattr(pipelines, STUDIES[name]), values, lines)
+    except InputError as error:
+        raise InputError([*error.problems, *problems]) from None
+    if problems:
+        raise InputError(problems)
+    from modularity.report import REPORT, write_report
+
+    if plan or out is None:
+        made = getattr(pipelines, f"plan_{name}")(config)
+        print(made.text())
+        made.check(config.allowance)
+        return
+    with _told_where_it_goes_on(out):
+        outcome = getattr(pipelines, f"run_{name}")(config, out)
+    if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
+        _tell_written(write_report(out))
+
+
+@contextmanager
+def _told_where_it_goes_on(out: str) -> Iterator[None]:
+    """Add to an interruption what it leaves behind."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
+        raise KeyboardInterrupt(
+            f"{cause}: finished work items stay recorded in {out}; the same command goes on"
+        ) from None
+
+
+def _out_problems(out: str | None, plan: bool) -> list[str]:
+    """What is wrong with `--out`, whatever the config; a plan does not look at it."""
+    if plan:
+        return []
+    if out is None:
+        return [OUT_MISSING]
+    from modularity.pipelines.place import place_problems
+
+    return place_problems(out)
