@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from modularity.data import FunctionConfig, FunctionData, load_functions
 from modularity.errors import InputError
@@ -86,8 +86,16 @@ def chosen_words(config: PerturbationConfig, declared: EmergentModularityConfig)
     return words
 
 
+class WithTemplates(Protocol):
+    """A config that may have texts in which a model is asked."""
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """By function, or by `function/part`."""
+
+
 def asked_functions(
-    config: PerturbationConfig, declared: Sequence[FunctionConfig], functions: Sequence[FunctionData]
+    config: WithTemplates, declared: Sequence[FunctionConfig], functions: Sequence[FunctionData]
 ) -> dict[str, FunctionData]:
     """Functions with the texts in which the model is asked: those of the run, or with the template of the config.
 

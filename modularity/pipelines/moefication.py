@@ -1,0 +1,247 @@
+"""The MoEfication job from end to end: check, plan, divide, train routers, measure, bring together, export.
+
+It makes partitions itself or takes those of a finished run of `emergent_modularity`, which it only reads. A recorded
+item is not run again, so the same call starts a run, resumes an interrupted one, and leaves a finished one as it is.
+"""
+
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from modularity.errors import InputError, ModularityError
+from modularity.experts import selected_count
+from modularity.models import uses_gpu
+from modularity.pipelines.emergent import PACKAGES, Outcome
+from modularity.pipelines.moefication_config import MoeficationConfig
+from modularity.pipelines.moefication_layout import create_results, stored_bytes
+from modularity.pipelines.moefication_prepare import PreparedMoefication, partitions_note, prepare_moefication
+from modularity.pipelines.moefication_worker import MoeficationWorkerFactory
+from modularity.pipelines.place import NOT_IDENTIFYING, attempt, raise_all, run_at, software_identity
+from modularity.pipelines.plan import Plan
+from modularity.pipelines.prepare import probe_flops
+from modularity.pipelines.steps import Step, run_alone, run_steps
+from modularity.runtime import Executor, open_executor, sigterm_interrupts
+from modularity.runtime.memory import resident_bytes
+from modularity.store import Manifest, Run, check_same_run, create_run
+from modularity.types import Site, WorkItem, content_digest
+
+ROW_BYTES = 200
+"""About the size of one row of the tables, before compression."""
+LOGIT_BYTES = 16 * 2**26
+"""Logits of the whole and the changed model while they are compared, at most."""
+
+
+def plan_moefication(config: MoeficationConfig) -> Plan:
+    """Size of a job; reads the finished run, data, tokenizer and model config, but no weights."""
+    return make_plan(prepare_moefication(config))
+
+
+def run_moefication(config: MoeficationConfig, out: str, *, quiet: bool = False) -> Outcome:
+    """Run a job, or what is left of it.
+
+    Parameters
+    ----------
+    config : the job
+    out : folder or object-store URI of the new run
+    quiet : no progress and no messages
+
+    Raises
+    ------
+    InputError, AllowanceError
+        Before any work, with everything that is wrong.
+    IdentityError
+        Another run lies at `out`, or the model is not that of the finished run.
+    ModelError
+        The checkpoint has no LM head.
+    WorkError
+        Items failed; the others are recorded.
+    KeyboardInterrupt
+        Ctrl-C or SIGTERM; finished items are recorded, and the same call goes on.
+    """
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    errors: list[ModularityError] = []
+    prepared = attempt(lambda: prepare_moefication(config), errors)
+    recorded = attempt(lambda: run_at(out), errors)
+    if recorded is not None and prepared is not None:
+        attempt(lambda: _check_recorded(recorded, prepared), errors)
+    if recorded is None:
+        attempt(lambda: _check_folder(config), errors)
+    raise_all(errors)
+    assert prepared is not None
+    if recorded is not None and recorded.manifest.state == "finished":
+        say(f"{recorded.uri} is finished and was made with the same config and data: nothing to do")
+        return Outcome(recorded, was_finished=True)
+    plan = make_plan(prepared)
+    say(plan.text())
+    plan.check(config.allowance)
+    with open_executor(config.runtime) as executor, sigterm_interrupts():
+        run = _work(prepared, plan, recorded, executor, out, quiet=quiet)
+    say(f"run: {run.uri}")
+    return Outcome(run, was_finished=False)
+
+
+def _check_folder(config: MoeficationConfig) -> None:
+    """A new run writes its checkpoint to a new or empty folder; one that goes on may have written it before."""
+    folder = None if config.export is None else Path(config.export.folder)
+    if folder is not None and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"export.folder={str(folder)!r} is not empty: name a new folder, nothing is overwritten")
+
+
+def make_plan(prepared: PreparedMoefication) -> Plan:
+    """Size of a prepared job."""
+    items = prepared.items()
+    counts = {kind: sum(item.kind == kind for item in items) for kind in dict.fromkeys(item.kind for item in items)}
+    config, texts, model = prepared.config, prepared.texts, prepared.description
+    on_gpu = uses_gpu(prepared.model)
+    trained = texts.training.n_tokens if "mlp" in config.routers else 0
+    answers = sum(task.tokens.n_tokens for task in prepared.tasks)
+    n_tokens = counts["route"] * (trained + texts.evaluation.n_tokens)
+    n_tokens += counts["evaluate"] * (2 * texts.evaluation.n_tokens + answers) + counts.get("unchanged", 0) * answers
+    if any(item.text("partition") == "coactivation" for item in prepared.partition_items()):
+        n_tokens += len(prepared.layers) * texts.training.n_tokens
+    multiplied = model.n_parameters - model.n_embedding_parameters + model.vocabulary_size * model.residual_width
+    routers = counts["route"] * trained * config.training.n_epochs * _router_flops(prepared)
+    rows = 4 * 8 * max(texts.training.n_tokens, texts.evaluation.n_tokens)
+    weights = model.parameter_bytes + model.parameter_bytes * model.n_embedding_parameters // model.n_parameters
+    largest = 3 * config.tokens_per_batch * (model.ffn_active_width + 4 * model.residual_width) * 4 + LOGIT_BYTES
+    held = rows * (model.residual_width + prepared.n_experts) // 4
+    libraries = resident_bytes()
+    n_rows = counts["evaluate"] * (len(prepared.layers) + len(texts.evaluation.tables) + len(prepared.tasks))
+    return Plan(
+        items=counts,
+        n_examples=texts.training.n_texts + texts.evaluation.n_texts,
+        n_rows=n_rows,
+        n_tokens=n_tokens,
+        n_truncated=_n_truncated(prepared),
+        store_bytes=stored_bytes(prepared) + 3 * n_rows * ROW_BYTES,
+        worker_bytes=libraries + (0 if on_gpu else weights + largest) + held,
+        seconds=None if on_gpu else (2 * multiplied * n_tokens + routers) / (0.5 * probe_flops()),
+        device_bytes=weights + largest + held if on_gpu else 0,
+        model_bytes=0 if on_gpu else weights,
+        library_bytes=libraries,
+        notes=tuple(_notes(prepared)),
+    )
+
+
+def _router_flops(prepared: PreparedMoefication) -> int:
+    """Operations of one token in one epoch: forward and backward."""
+    return 6 * prepared.n_experts * (prepared.description.residual_width + prepared.n_experts)
+
+
+def _n_truncated(prepared: PreparedMoefication) -> int:
+    texts = prepared.texts
+    return sum(table.n_truncated for half in (texts.training, texts.evaluation) for table in half.tables.values())
+
+
+def _notes(prepared: PreparedMoefication) -> list[str]:
+    """What the config does not say: layers, experts, texts, tasks."""
+    config = prepared.config
+    n_experts = prepared.n_experts
+    size = prepared.widths[0] // n_experts
+    which = f"layer{'s' if len(prepared.layers) > 1 else ''} {', '.join(map(str, prepared.layers))}"
+    selected = ", ".join(str(selected_count(n_experts, share)) for share in config.shares)
+    notes = [
+        f"{which} of the {prepared.stack} are divided into {n_experts} experts, of {size} neurons where they are equal",
+        f"shares {', '.join(f'{share:g}' for share in config.shares)} are {selected} of {n_experts} experts",
+        *prepared.texts.notes,
+        *partitions_note(prepared),
+    ]
+    if not prepared.tasks:
+        notes.append("no sub-function has label words: no task is measured, predictions only")
+    return notes
+
+
+def _recorded_config(config: MoeficationConfig) -> dict[str, Any]:
+    return {key: value for key, value in config.as_json().items() if key not in NOT_IDENTIFYING}
+
+
+def _check_recorded(recorded: Run, prepared: PreparedMoefication) -> None:
+    """Refuse another job at --out; software counts as long as the run is not finished."""
+    manifest = recorded.manifest
+    known = _data_identity(prepared) | (software_identity() if manifest.state != "finished" else {})
+    wanted = manifest.replace(
+        job=prepared.config.job, config=_recorded_config(prepared.config), identity={**manifest.identity, **known}
+    )
+    check_same_run(manifest, wanted, recorded.uri)
+
+
+def _data_identity(prepared: PreparedMoefication) -> dict[str, Any]:
+    found: dict[str, Any] = {"data": prepared.data_identity()}
+    source = prepared.source
+    if source is not None:
+        found["source"] = {"config_digest": source.manifest.config_digest, "content_hash": source.content_hash()}
+    return found
+
+
+def _work(
+    prepared: PreparedMoefication, plan: Plan, recorded: Run | None, executor: Executor, out: str, *, quiet: bool
+) -> Run:
+    config = prepared.config
+    n_threads = executor.n_threads
+    if recorded is not None and config.runtime.cpus_per_worker is None:
+        n_threads = int(recorded.manifest.identity["threads"])
+    identity = _data_identity(prepared)
+    worker = MoeficationWorkerFactory(
+        uri=out,
+        digest=content_digest([_recorded_config(config), identity]),
+        n_threads=n_threads,
+        folder=None if config.export is None else str(Path(config.export.folder).absolute()),
+        prepared=prepared,
+    )
+    found = run_alone(executor, WorkItem.of("identify", model=prepared.model.name), worker)
+    run = create_run(out, _manifest(prepared, plan, found, identity | {"threads": n_threads}))
+    steps = [
+        Step("divide", prepared.partition_items(), worker, uses_model=True),
+        Step("route", prepared.route_items(), worker, uses_model=True),
+        Step("whole model", prepared.unchanged_items(), worker, uses_model=True),
+        Step("select experts", prepared.evaluate_items(), worker, uses_model=True),
+        Step("bring together", prepared.last_items(), worker, uses_model=True),
+    ]
+    run_steps(run, executor, steps, allocate=lambda: create_results(run, prepared), quiet=quiet)
+    return run
+
+
+def _manifest(
+    prepared: PreparedMoefication, plan: Plan, found: Mapping[str, Any], identity: Mapping[str, Any]
+) -> Manifest:
+    config, texts = prepared.config, prepared.texts
+    return Manifest.of(
+        config.job,
+        config=_recorded_config(config),
+        identity={"model": dict(found["identity"]), **software_identity(), **identity},
+        versions={"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        seeds={"texts": 0, "resamples": 0} | {f"seed {seed}": seed for seed in config.seeds},
+        items_planned=dict(plan.items),
+        notes={
+            "device": found["device"],
+            "head": found["head"],
+            "matmul": found["matmul"],
+            "analysed": str(Site(prepared.stack, "ffn.neurons")),
+            "layers": list(prepared.layers),
+            "n_neurons": list(prepared.widths),
+            "n_experts": prepared.n_experts,
+            "texts": {
+                half: {
+                    name: {
+                        "n_texts": table.n_examples, "n_tokens": table.n_tokens, "n_truncated": table.n_truncated
+                    }
+                    for name, table in each.tables.items()
+                }
+                for half, each in (("training", texts.training), ("evaluation", texts.evaluation))
+            },
+            "tasks": [
+                {"name": name.name, "function": name.function, "subfunction": name.subfunction,
+                 "words": list(name.words), "n_examples": task.tokens.n_examples, "n_tokens": task.tokens.n_tokens,
+                 "n_truncated": task.tokens.n_truncated, "share_positive": float(task.gold_E.mean())}
+                for name, task in zip(prepared.names, prepared.tasks)
+            ],
+            "plan": list(plan.notes),
+        },
+    )  # fmt: skip
