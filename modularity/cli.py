@@ -110,7 +110,7 @@ def launch(
     """
     from modularity.pipelines import EmergentModularityConfig
 
-    known = ("emergent_modularity", "perturbation", "scan_checkpoints")
+    known = ("emergent_modularity", "perturbation", "scan_checkpoints", "moefication")
     if values.get("job", known[0]) not in known:
         raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
     if values.get("job") == "scan_checkpoints":
@@ -118,6 +118,9 @@ def launch(
         return
     if values.get("job") == "perturbation":
         _launch_perturbation(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        return
+    if values.get("job") == "moefication":
+        _launch_moefication(values, out=out, plan=plan, reuse=reuse, lines=lines)
         return
     try:
         config = validate_config(EmergentModularityConfig, values, lines)
@@ -235,15 +238,42 @@ def _launch_perturbation(
     if problems:
         raise InputError(problems)
     from modularity.pipelines import plan_perturbation, run_perturbation
+
+    _plan_or_run(config, out=out, plan=plan, make_plan=plan_perturbation, run=run_perturbation)
+
+
+def _launch_moefication(
+    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+) -> None:
+    """Validate a MoEfication's values, then print its plan or run it."""
+    from modularity.pipelines import MoeficationConfig
+
+    problems = [f"--reuse {reuse}: a MoEfication names the run that it uses as source"] if reuse is not None else []
+    problems += _out_problems(out, plan)
+    try:
+        config = validate_config(MoeficationConfig, values, lines)
+    except InputError as error:
+        raise InputError([*error.problems, *problems]) from None
+    if problems:
+        raise InputError(problems)
+    from modularity.pipelines import plan_moefication, run_moefication
+
+    _plan_or_run(config, out=out, plan=plan, make_plan=plan_moefication, run=run_moefication)
+
+
+def _plan_or_run(
+    config: Any, *, out: str | None, plan: bool, make_plan: Callable[[Any], Any], run: Callable[[Any, str], Any]
+) -> None:
+    """Print the plan of a validated job, or run it and write its report."""
     from modularity.report import REPORT, write_report
 
     if plan or out is None:
-        made = plan_perturbation(config)
+        made = make_plan(config)
         print(made.text())
         made.check(config.allowance)
         return
     try:
-        outcome = run_perturbation(config, out)
+        outcome = run(config, out)
     except KeyboardInterrupt as interrupt:
         cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
         raise KeyboardInterrupt(

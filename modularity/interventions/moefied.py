@@ -79,7 +79,7 @@ class SelectionRecord:
         """Add the mass of all and of the selected experts of some tokens, and the share of neurons in these."""
         has_R = all_R > 0
         everything, kept = all_R[has_R].double(), kept_R[has_R].double()
-        more = (
+        more: tuple[float | torch.Tensor, ...] = (
             kept.sum(), everything.sum(), (kept / everything).sum(), has_R.sum(), neurons_R.double().sum(), len(all_R),
         )  # fmt: skip
         self._sums[key] = [old + float(new) for old, new in zip(self._sums[key], more, strict=True)]

@@ -101,7 +101,8 @@ def last_logits(model: HeadModel, table: TokenTable, *, n_texts: int, tokens_per
     tokens_per_batch : as in `compare_outputs`
     """
     n_texts = min(n_texts, table.n_rows)
-    forward, found = Forward(model.module, model.base), {}
+    forward = Forward(model.module, model.base)
+    found: dict[int, NDArray[np.float32]] = {}
     budget = _budget(model, tokens_per_batch)
     for batch in token_batches(table, 0, n_texts, tokens_per_batch=budget, pad_id=model.base.pad_id):
         assert batch.rows_B is not None
@@ -115,7 +116,7 @@ def last_logits(model: HeadModel, table: TokenTable, *, n_texts: int, tokens_per
 
 def _budget(model: HeadModel, tokens_per_batch: int) -> int:
     """Tokens of a batch whose logits are held whole."""
-    n_words = int(model.module.get_output_embeddings().weight.shape[0])  # type: ignore[operator,union-attr]
+    n_words = int(model.module.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
     return max(1, min(tokens_per_batch, LOGIT_VALUES // n_words))
 
 

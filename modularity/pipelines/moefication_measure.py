@@ -33,7 +33,7 @@ def measure_whole(run: Run, item: WorkItem, prepared: PreparedMoefication, model
 def router_of(name: str) -> RouterKind:
     """The router of this name."""
     (found,) = (each for each in get_args(RouterKind) if each == name)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def measure_selected(run: Run, item: WorkItem, prepared: PreparedMoefication, model: HeadModel) -> Mapping[str, Any]:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from modularity.experts import selected_count
-from modularity.interventions import task_scores
+from modularity.interventions import TaskScores, task_scores
 from modularity.pipelines.moefication_layout import ANSWERS, MASS, OUTPUTS, ROUTERS, WHOLE_ANSWERS
 from modularity.pipelines.moefication_prepare import PreparedMoefication
 from modularity.stats import wilson_interval
@@ -101,22 +100,20 @@ def positions(prepared: PreparedMoefication) -> np.ndarray:
 def _task_rows(run: Run, prepared: PreparedMoefication) -> Iterator[Row]:
     whole, answers = run.results(WHOLE_ANSWERS).load(), run.results(ANSWERS).load()
     nothing = {"partition": WHOLE, "router": WHOLE, "share": 1.0, "seed": -1, "selected": 1.0}
-    cells = [(nothing, None), *_cells(prepared)]
-    for head, places in cells:
-        here = whole if places is None else answers.isel(places)
-        for task in prepared.tasks:
-            own = {"answer": np.flatnonzero(whole["task"].values == task.name)}
-            yield head | {"task": task.name} | _scores(here.isel(own), whole.isel(own))
+    of_task = {name.name: np.flatnonzero(whole["task"].values == name.name) for name in prepared.names}
+    label_N, before_N = whole["label"].values, whole["margin"].values
+    unchanged = {task: task_scores(_logits(before_N[own], label_N[own]), label_N[own]) for task, own in of_task.items()}
+    for head, places in [(nothing, None), *_cells(prepared)]:
+        margin_N = before_N if places is None else answers["margin"].isel(places).values
+        for task, own in of_task.items():
+            yield head | {"task": task} | _scores(margin_N[own], before_N[own], label_N[own], unchanged[task])
 
 
-def _scores(here: xr.Dataset, whole: xr.Dataset) -> Row:
+def _scores(margin_E: np.ndarray, before_E: np.ndarray, gold_E: np.ndarray, unchanged: TaskScores) -> Row:
     """Scores of one task from the margins of its examples, and what was lost."""
-    gold_E, before = whole["label"].values, whole["margin"].values
-    found, unchanged = (
-        task_scores(_logits(margins_E, gold_E), gold_E) for margins_E in (here["margin"].values, before)
-    )
+    found = task_scores(_logits(margin_E, gold_E), gold_E)
     interval = wilson_interval(round(found.accuracy * found.n), found.n)
-    drops_E = before - here["margin"].values
+    drops_E = before_E - margin_E
     values: Row = {name: getattr(found, name) for name in SCORES}
     return values | {
         "accuracy_low": interval.low,
