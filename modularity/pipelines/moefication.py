@@ -13,6 +13,7 @@ from typing import Any
 
 from modularity.errors import InputError, ModularityError
 from modularity.experts import selected_count
+from modularity.interventions.outputs import LOGIT_VALUES
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import PACKAGES, Outcome
 from modularity.pipelines.moefication_config import MoeficationConfig
@@ -30,8 +31,8 @@ from modularity.types import Site, WorkItem, content_digest
 
 ROW_BYTES = 200
 """About the size of one row of the tables, before compression."""
-LOGIT_BYTES = 16 * 2**26
-"""Logits of the whole and the changed model while they are compared, at most."""
+LOGIT_BYTES = 16
+"""Memory of one logit while the whole and the changed model are compared."""
 
 
 def plan_moefication(config: MoeficationConfig) -> Plan:
@@ -110,7 +111,8 @@ def make_plan(prepared: PreparedMoefication) -> Plan:
     routers = counts["route"] * trained * config.training.n_epochs * _router_flops(prepared)
     rows = 4 * 8 * max(texts.training.n_tokens, texts.evaluation.n_tokens)
     weights = model.parameter_bytes + model.parameter_bytes * model.n_embedding_parameters // model.n_parameters
-    largest = 3 * config.tokens_per_batch * (model.ffn_active_width + 4 * model.residual_width) * 4 + LOGIT_BYTES
+    largest = 3 * config.tokens_per_batch * (model.ffn_active_width + 4 * model.residual_width) * 4
+    largest += LOGIT_BYTES * min(LOGIT_VALUES, config.tokens_per_batch * model.vocabulary_size)
     held = rows * (model.residual_width + prepared.n_experts) // 4
     libraries = resident_bytes()
     n_rows = counts["evaluate"] * (len(prepared.layers) + len(texts.evaluation.tables) + len(prepared.tasks))

@@ -12,6 +12,7 @@ from modularity.report.curves import Plot, curve_plot, expert_plot, function_exp
 from modularity.report.fine_tuning import fine_tuning_plot
 from modularity.report.grids import Grid, grid_figure
 from modularity.report.lines import line_figure
+from modularity.report.moefication import layer_plot, share_plot
 from modularity.report.perturbation import (
     DropMatrix,
     RoutingMatrix,
@@ -74,6 +75,8 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     found += [_expert_map_figure(content, each, top) for each in content.expert_maps]
     found += [plot_figure(sensitivity_plot(content))] if content.sensitivity else []
     found += _perturbation_figures(content)
+    if content.selection is not None:
+        found += [plot_figure(share_plot(content.selection)), plot_figure(layer_plot(content.selection))]
     if content.scan is not None:
         found += [plot_figure(replace(plot, section="training")) for plot in scan_plots(content.scan)]
     return tuple(found)
