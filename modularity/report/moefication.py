@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 CONTROL = "random"
 MEASURES = {
     "mass": ("activation mass kept", "mass kept"),
-    "loss": ("loss of the next token (nats)", "loss"),
+    "loss": ("rise of the loss (nats)", "loss"),
     "kl": ("divergence from the whole model (nats)", "divergence"),
     "agreement": ("same most likely token", "agreement"),
     "accuracy": ("accuracy, mean of tasks", "accuracy"),
@@ -31,6 +31,8 @@ ROUTERS = {
 """Routers in the order in which they claim the main line, and their names."""
 PARTITIONS = {"random": "random experts", "balanced": "experts by weights", "coactivation": "experts by co-activation"}
 """Names of partitions where they are not clear."""
+_LABEL_WIDTH = 0.17
+"""Part of a panel that a label of the axis takes."""
 _CONTROL_STYLES: tuple[Style, ...] = ("control1", "control2")
 
 
@@ -58,7 +60,7 @@ class SelectionPanel:
     """Shares of experts, or layers."""
     lines: tuple[SelectionLine, ...]
     whole: float
-    """The measure of the whole model."""
+    """The measure of the whole model; for the loss, which is drawn as its rise, the loss itself."""
 
     def __post_init__(self) -> None:
         for line in self.lines:
@@ -112,7 +114,7 @@ def share_plot(shown: ExpertSelection) -> Plot:
             "nothing has taught, and the panels of random experts, drawn anew for every seed."
         ),
         panels=tuple(_panel(panel, shown.shares, measures.index(panel.measure), names) for panel in shown.shares),
-        axis=XAxis("experts that a token runs", x_X, names),
+        axis=XAxis("experts that a token runs", x_X, _apart(x_X, names)),
         legend=_legend(shown.shares),
         headers=("experts", "router", "measure", "share", "value", "band", "whole model", "FFN operations"),
         rows=tuple(
@@ -148,6 +150,18 @@ def layer_plot(shown: ExpertSelection) -> Plot:
             for panel in shown.layers for line in panel.lines for i in range(len(names))
         ),
     )  # fmt: skip
+
+
+def _apart(x_X: FloatArray, names: Sequence[str]) -> tuple[str, ...]:
+    """The names with those left empty that would run into the one before, or into the last."""
+    shown, previous = [], -np.inf
+    for x, name in zip(x_X, names):
+        is_free = x - previous >= _LABEL_WIDTH * np.ptp(x_X) and (
+            x == x_X[-1] or x_X[-1] - x >= _LABEL_WIDTH * np.ptp(x_X)
+        )
+        shown.append(name if is_free else "")
+        previous = x if is_free else previous
+    return tuple(shown)
 
 
 def _partitions(panels: Sequence[SelectionPanel]) -> str:

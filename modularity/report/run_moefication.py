@@ -125,8 +125,12 @@ def _line(router: str, rows: Sequence[Row]) -> SelectionLine:
     def column(name: str) -> np.ndarray:
         return np.array([row[name] for row in rows], dtype=np.float64)
 
-    low_X, high_X = np.fmin(column("low"), column("seed_low")), np.fmax(column("high"), column("seed_high"))
-    return SelectionLine(router, column("value"), low_X, high_X, column("ffn_flops"))
+    rises = rows[0]["measure"] == "loss"
+    names = ("change", "change_low", "change_high") if rises else ("value", "low", "high")
+    value_X, low_X, high_X = map(column, names)
+    base_X = column("whole") if rises else np.zeros(len(rows))
+    low_X, high_X = np.fmin(low_X, column("seed_low") - base_X), np.fmax(high_X, column("seed_high") - base_X)
+    return SelectionLine(router, value_X, low_X, high_X, column("ffn_flops"))
 
 
 def _findings(run: Run, curve: Sequence[Row], tests: Sequence[Row]) -> Iterator[Finding]:
@@ -176,7 +180,7 @@ def _sentence(measure: str, rows: Mapping[tuple[str, str], Row], partition: str,
         return (
             f"with {some} in all layers the tasks are answered rightly in {_share(row)}, {percent(row['whole'])} with "
             f"the whole model, {cost}; with random experts in {percent(experts['value'])}, with a random router in "
-            f"{percent(blind['value'])}, always the more frequent label {percent(row['chance'])}"
+            f"{percent(blind['value'])}, with always the more frequent label in {percent(row['chance'])}"
         )
     if measure == "agreement":
         return (
@@ -223,8 +227,8 @@ def _export_finding(rows: Sequence[Row]) -> Iterator[Finding]:
     plain, whole, some = (by_name[name] for name in ("checkpoint", "all experts", "some experts"))
     text = (
         f"export: the checkpoint in {plain['folder']} gives the logits of the original model, the largest difference "
-        f"on {plain['n_texts']:,} texts {plain['difference']:.0e} of the largest logit (sums in another order); with all "
-        f"experts selected the difference from the plain checkpoint is {whole['difference']:g}; with "
+        f"on {plain['n_texts']:,} texts {plain['difference']:.0e} of the largest logit (sums in another order); with "
+        f"all experts selected the difference from the plain checkpoint is {whole['difference']:g}; with "
         f"{percent(some['share'], 0)} of them in both models {percent(some['agreement'])} of the most likely tokens "
         "are the same."
     )
