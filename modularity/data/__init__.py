@@ -5,7 +5,7 @@ from modularity.data.files import sample_names
 from modularity.data.function_part import Columns, Contrast, FunctionPart, SourceHalves, TriplesConfig
 from modularity.data.functions import Example, FunctionConfig, FunctionData, FunctionKind, Half, Pooling
 from modularity.data.glue import GlueConfig, GlueVariant, declared_function, glue_function
-from modularity.data.language_functions import planted_functions, write_planted_functions
+from modularity.data.language_functions import planted_functions, planted_label_words, write_planted_functions
 from modularity.data.language_words import LANGUAGES
 from modularity.data.languages import Sentence, keeps_rule, sentences
 from modularity.data.load import load_functions
@@ -46,6 +46,7 @@ __all__ = [
     "keeps_rule",
     "load_functions",
     "planted_functions",
+    "planted_label_words",
     "row_ranges",
     "sample_functions",
     "sample_names",

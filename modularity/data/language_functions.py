@@ -14,7 +14,7 @@ from typing import Any
 
 from modularity.data.function_part import Columns
 from modularity.data.functions import FunctionConfig
-from modularity.data.language_words import LANGUAGES, QUESTION, RELATIONS, SENSES
+from modularity.data.language_words import LANGUAGES, NO, QUESTION, RELATIONS, SENSES, YES
 from modularity.data.languages import Sentence, other_sense, sentences
 from modularity.errors import InputError
 
@@ -51,6 +51,12 @@ def planted_functions(folder: str | Path | None = None) -> tuple[FunctionConfig,
     if folder is None:
         return _CONFIGS
     return tuple(config.replace(source=str(Path(folder) / f"{config.name}.jsonl")) for config in _CONFIGS)
+
+
+def planted_label_words() -> dict[str, tuple[str, str]]:
+    """Words by which a trained model says whether a text is right, for every sub-function whose texts end in `?`."""
+    ruled = [("planted_rules", name) for name in _RULED] + [("planted_relations", name) for name in RELATIONS]
+    return {f"{function}/{name}": (YES, NO) for function, name in ruled}
 
 
 def planted_rows(*, n_pairs: int = N_PAIRS, seed: int = SEED) -> Mapping[str, list[dict[str, Any]]]:

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
         MlpRouter,
         MoefiedLayer,
         RouterKind,
+        ffn_flops,
         moefy,
     )
+    from modularity.interventions.moefied_mass import MassByText, mass_by_text, rows_of_texts
     from modularity.interventions.moefied_training import (
         RouterTraining,
         RoutingExamples,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     )
     from modularity.interventions.neurons import perturbed
     from modularity.interventions.noise import Gaussian, Mean, Noise, NoiseKind, Resample, Shuffle, Zero, make_noise
+    from modularity.interventions.outputs import OutputComparison, compare_outputs, last_logits, positions_read
     from modularity.interventions.routing import Router, random_other_experts, restricted_routing, routers
     from modularity.interventions.scores import TaskScores, logit_margins, task_scores
     from modularity.interventions.sweep import Cell, Selection, Sweep, drop_array, run_sweep, sweep_cells
@@ -58,6 +61,7 @@ __all__ = [
     "LabelTask",
     "LayerKey",
     "LayerMass",
+    "MassByText",
     "Mean",
     "MlpRouter",
     "MoefiedLayer",
@@ -65,6 +69,7 @@ __all__ = [
     "NeuronMoments",
     "Noise",
     "NoiseKind",
+    "OutputComparison",
     "Resample",
     "Router",
     "RouterKind",
@@ -78,23 +83,29 @@ __all__ = [
     "TaskScores",
     "Zero",
     "collect_routing",
+    "compare_outputs",
     "drop_array",
     "export_moefied",
+    "ffn_flops",
     "fine_tuned",
     "fit_router",
     "label_logits",
     "label_task",
     "label_token_ids",
+    "last_logits",
     "load_moefied",
     "logit_margins",
     "make_noise",
+    "mass_by_text",
     "measure_task",
     "moefy",
     "neuron_moments",
     "perturbed",
+    "positions_read",
     "random_other_experts",
     "restricted_routing",
     "routers",
+    "rows_of_texts",
     "run_sweep",
     "selected_experts",
     "selection_sweep",
@@ -110,10 +121,12 @@ _MODULES = {
     "measure": ("LabelTask", "label_logits", "label_task", "label_token_ids", "measure_task"),
     "moefied": ("LayerMass", "SelectionPoint", "SelectionRecord", "selected_experts", "selection_sweep"),
     "moefied_checkpoint": ("MoefiedModel", "export_moefied", "load_moefied"),
-    "moefied_layers": ("LayerKey", "MlpRouter", "MoefiedLayer", "RouterKind", "moefy"),
+    "moefied_layers": ("LayerKey", "MlpRouter", "MoefiedLayer", "RouterKind", "ffn_flops", "moefy"),
+    "moefied_mass": ("MassByText", "mass_by_text", "rows_of_texts"),
     "moefied_training": ("RouterTraining", "RoutingExamples", "collect_routing", "fit_router", "train_routers"),
     "neurons": ("perturbed",),
     "noise": ("Gaussian", "Mean", "Noise", "NoiseKind", "Resample", "Shuffle", "Zero", "make_noise"),
+    "outputs": ("OutputComparison", "compare_outputs", "last_logits", "positions_read"),
     "routing": ("Router", "random_other_experts", "restricted_routing", "routers"),
     "scores": ("TaskScores", "logit_margins", "task_scores"),
     "sweep": ("Cell", "Selection", "Sweep", "drop_array", "run_sweep", "sweep_cells"),

@@ -41,6 +41,8 @@ class LayerMass:
     """Mean over tokens of the share of each, tokens without activation left out (the paper's figure)."""
     n_tokens: int
     """Tokens with activation."""
+    neurons: float
+    """Mean over all tokens of the share of the layer's neurons that are in the selected experts."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,19 @@ class SelectionPoint:
 class SelectionRecord:
     """What a run with selected experts counts."""
 
-    def __init__(self, layers: Mapping[LayerKey, MoefiedLayer]) -> None:
-        self._sums = {key: [0.0, 0.0, 0.0, 0.0] for key in layers}
+    is_paused: bool = False
+    """While it is set the model runs with all experts, and nothing is counted."""
 
-    def add(self, key: LayerKey, all_R: torch.Tensor, kept_R: torch.Tensor) -> None:
-        """Add the mass of all and of the selected experts of some tokens."""
+    def __init__(self, layers: Mapping[LayerKey, MoefiedLayer]) -> None:
+        self._sums = {key: [0.0] * 6 for key in layers}
+
+    def add(self, key: LayerKey, all_R: torch.Tensor, kept_R: torch.Tensor, neurons_R: torch.Tensor) -> None:
+        """Add the mass of all and of the selected experts of some tokens, and the share of neurons in these."""
         has_R = all_R > 0
         everything, kept = all_R[has_R].double(), kept_R[has_R].double()
-        more = (kept.sum(), everything.sum(), (kept / everything).sum(), has_R.sum())
+        more: tuple[float | torch.Tensor, ...] = (
+            kept.sum(), everything.sum(), (kept / everything).sum(), has_R.sum(), neurons_R.double().sum(), len(all_R),
+        )  # fmt: skip
         self._sums[key] = [old + float(new) for old, new in zip(self._sums[key], more, strict=True)]
 
     def layers(self) -> dict[LayerKey, LayerMass]:
@@ -83,8 +90,8 @@ class SelectionRecord:
         if empty:
             raise DataError(f"no token had any activation in {', '.join(empty)}: run the model within the context")
         return {
-            key: LayerMass(min(kept / everything, 1.0), min(ratios / n, 1.0), int(n))
-            for key, (kept, everything, ratios, n) in self._sums.items()
+            key: LayerMass(min(kept / everything, 1.0), min(ratios / n, 1.0), int(n), neurons / n_all)
+            for key, (kept, everything, ratios, n, neurons, n_all) in self._sums.items()
         }
 
 
@@ -201,6 +208,7 @@ class _Selection:
         self._layer, self._record, self._context, self._mass = layer, record, context, mass
         device = next(self._modules.output.module.parameters()).device
         self._is_member_FE = membership(layer, device)
+        self._neurons_E = self._is_member_FE.mean(0)
         self._score = make_scorer(layer, router, device, seed=seed)
         self._n_selected = layer.n_selected(share)
         self._inputs_RD: torch.Tensor | None = None
@@ -216,6 +224,9 @@ class _Selection:
         self._inputs_RD = args[0].reshape(-1, args[0].shape[-1])
 
     def _select(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._record.is_paused:
+            self._inputs_RD = None
+            return None
         values = self._modules.output.from_input(args, kwargs)
         flat_RF = values.reshape(-1, values.shape[-1])
         real_R = torch.from_numpy(self._context.content(self._layer.stack).real_BT.reshape(-1)).to(flat_RF.device)
@@ -227,7 +238,12 @@ class _Selection:
         mass_RE = activation_mass(flat_RF, self._is_member_FE, self._mass)
         selected_RE = top_experts(self._score(self._inputs_RD, mass_RE), self._n_selected)
         self._inputs_RD = None
-        self._record.add(self._layer.key, mass_RE[real_R].sum(1), (mass_RE * selected_RE)[real_R].sum(1))
+        self._record.add(
+            self._layer.key,
+            mass_RE[real_R].sum(1),
+            (mass_RE * selected_RE)[real_R].sum(1),
+            selected_RE[real_R].float() @ self._neurons_E,
+        )
         is_kept_RF = (selected_RE.float() @ self._is_member_FE.T).bool()
         new = torch.where(is_kept_RF, flat_RF, torch.zeros((), dtype=flat_RF.dtype, device=flat_RF.device))
         new = new.reshape(values.shape)

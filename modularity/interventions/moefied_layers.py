@@ -134,6 +134,27 @@ def ffn_modules(model: LoadedModel, key: LayerKey) -> FfnModules:
     return FfnModules(tuple(modules[path] for path in paths if path is not None), tap)
 
 
+def ffn_flops(model: LoadedModel, layer: MoefiedLayer, router: RouterKind, neurons: float = 1.0) -> tuple[float, float]:
+    """Multiplications and additions of one FFN for one token: with some of its neurons and a router, and whole.
+
+    The weights alone are counted. The oracle computes every in-projection, to know which experts it wants; the
+    parameter router and the random one score with one vector for each expert.
+
+    Parameters
+    ----------
+    model, layer : from which the layer was made
+    router : who selects
+    neurons : share of neurons in the selected experts, 0 to 1
+    """
+    n_inputs, (n_experts, width) = len(ffn_modules(model, layer.key).inputs), layer.centres_ED.shape
+    one_projection = 2.0 * width * len(layer.labels_F)
+    whole = (n_inputs + 1) * one_projection
+    if router == "oracle":
+        return (n_inputs + neurons) * one_projection, whole
+    routing = 2.0 * n_experts * (width + (n_experts if router == "mlp" else 0))
+    return (n_inputs + 1) * one_projection * neurons + routing, whole
+
+
 def activation_mass(values_RF: torch.Tensor, is_member_FE: torch.Tensor, mass: Mass) -> torch.Tensor:
     """Mass of every expert, float32 (R, E)."""
     values = values_RF.float()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modularity.pipelines.config import EmergentModularityConfig
     from modularity.pipelines.emergent import plan_job, run_job
+    from modularity.pipelines.moefication import plan_moefication, run_moefication
+    from modularity.pipelines.moefication_config import MoeficationConfig
     from modularity.pipelines.perturbation import plan_perturbation, run_perturbation
     from modularity.pipelines.perturbation_config import PerturbationConfig
     from modularity.pipelines.plan import Plan
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmergentModularityConfig",
+    "MoeficationConfig",
     "PerturbationConfig",
     "Plan",
     "RestrictedRoutingConfig",
@@ -32,10 +35,12 @@ __all__ = [
     "ScanStatus",
     "Verification",
     "plan_job",
+    "plan_moefication",
     "plan_perturbation",
     "plan_restricted_routing",
     "plan_scan",
     "run_job",
+    "run_moefication",
     "run_perturbation",
     "run_restricted_routing",
     "run_scan",
@@ -46,6 +51,7 @@ __all__ = [
 
 _HOME = {
     "EmergentModularityConfig": "config",
+    "MoeficationConfig": "moefication_config",
     "PerturbationConfig": "perturbation_config",
     "Plan": "plan",
     "RestrictedRoutingConfig": "restricted_routing_config",
@@ -56,10 +62,12 @@ _HOME = {
     "ScanStatus": "status_of_scan",
     "Verification": "verification",
     "plan_job": "emergent",
+    "plan_moefication": "moefication",
     "plan_perturbation": "perturbation",
     "plan_restricted_routing": "restricted_routing",
     "plan_scan": "scan",
     "run_job": "emergent",
+    "run_moefication": "moefication",
     "run_perturbation": "perturbation",
     "run_restricted_routing": "restricted_routing",
     "run_scan": "scan",

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from modularity.errors import DataError
 
 if TYPE_CHECKING:
+    from modularity.report.moefication import ExpertSelection
     from modularity.report.perturbation import Perturbation
     from modularity.report.restricted_routing import RoutingStudy
     from modularity.report.scan_content import ScanContent
@@ -434,6 +435,8 @@ class ReportContent:
     """What became of tasks while neurons were changed."""
     tuning: "RoutingStudy | None" = None
     """Accuracy after fine-tuning with some experts."""
+    selection: "ExpertSelection | None" = None
+    """What is kept when every token runs only some experts."""
     scan: "ScanContent | None" = None
     """A checkpoint scan that is shown as a section (`training`) of this page."""
     sections: tuple[str, ...] = ("predictivity", "overlap", "experts", "sensitivity", "neurons")

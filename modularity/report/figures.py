@@ -11,6 +11,7 @@ from modularity.report.content import AgreementMatrix, ExpertMap, FloatArray, He
 from modularity.report.curves import Plot, curve_plot, expert_plot, function_expert_plot, sensitivity_plot
 from modularity.report.grids import Grid, grid_figure
 from modularity.report.lines import line_figure
+from modularity.report.moefication import layer_plot, share_plot
 from modularity.report.perturbation import (
     DropMatrix,
     RoutingMatrix,
@@ -76,6 +77,8 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     found += _perturbation_figures(content)
     if content.tuning is not None:
         found += [plot_figure(strategy_plot(content.tuning)), plot_figure(learning_plot(content.tuning))]
+    if content.selection is not None:
+        found += [plot_figure(share_plot(content.selection)), plot_figure(layer_plot(content.selection))]
     if content.scan is not None:
         found += [plot_figure(replace(plot, section="training")) for plot in scan_plots(content.scan)]
     return tuple(found)

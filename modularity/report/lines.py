@@ -45,11 +45,13 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """A grey area between two lines."""
+    """An area between two lines."""
 
     x: FloatArray
     low: FloatArray
     high: FloatArray
+    style: Style | None = None
+    """Style of the line that it belongs to, in whose colour it is a tint; None = grey."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +201,13 @@ def _axes(axis: XAxis, scale: _Scale, *, first: bool) -> list[Markup]:
     return parts
 
 
+def tint(style: Style | None) -> str:
+    """CSS class of a band that belongs to a line of this style."""
+    if style is None or style in ("other", "open"):
+        return "band"
+    return f"tint tint-{style}"
+
+
 def _band(band: Band, axis: XAxis, scale: _Scale) -> Markup:
     x = axis.scale(scale.box, band.x)
     good = np.isfinite(band.low) & np.isfinite(band.high)
@@ -207,7 +216,7 @@ def _band(band: Band, axis: XAxis, scale: _Scale) -> Markup:
     if len(upper) == 1:
         upper = [(upper[0][0] - 14, upper[0][1]), (upper[0][0] + 14, upper[0][1])]
         lower = [(lower[0][0] - 14, lower[0][1]), (lower[0][0] + 14, lower[0][1])]
-    return element("path", d=polyline(upper + lower[::-1]) + ("Z" if upper else ""), class_="band")
+    return element("path", d=polyline(upper + lower[::-1]) + ("Z" if upper else ""), class_=tint(band.style))
 
 
 def _series(series: Series, axis: XAxis, scale: _Scale, points: _Points) -> Markup:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from modularity.report import wording
+from modularity.report import section_texts, wording
 from modularity.report.content import ExampleValue, Finding, ReportContent
 from modularity.report.figures import Figure, page_figures
 from modularity.report.findings import headline_findings
@@ -66,7 +66,7 @@ def render_page(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["words"] = wording
+    environment.globals |= {"words": wording, "texts": section_texts}
     page = environment.get_template(template).render(
         **values, style=Markup(style), script=Markup(script), policy=_policy(style, script)
     )
@@ -74,7 +74,7 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def _sections(drawn: tuple[Figure, ...]) -> list[str]:
-    known = ("predictivity", "overlap", "experts", "sensitivity", "perturbation", "routing", "training")
+    known = ("predictivity", "overlap", "experts", "sensitivity", "perturbation", "routing", "selection", "training")
     return list(dict.fromkeys((*known, *(figure.section for figure in drawn))))
 
 

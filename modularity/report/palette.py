@@ -66,6 +66,7 @@ def figure_css(*, dark: bool) -> str:
     rules += [f".k{index}{{color:{colour}}}" for index, colour in enumerate(categories)]
     controls = CONTROLS_DARK if dark else CONTROLS_LIGHT
     rules += [f".control{number}{{stroke:{colour}}}" for number, colour in enumerate(controls, 1)]
+    rules += [f".tint-control{number}{{fill:{colour}}}" for number, colour in enumerate(controls, 1)]
     return "".join(rules)
 
 

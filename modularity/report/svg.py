@@ -25,6 +25,7 @@ FIGURE_CSS = (
     ".band{fill:var(--null-band)}.null{fill:none;stroke:var(--null);stroke-width:1.5;stroke-dasharray:5 3}"
     ".control1,.control2,.control3{fill:none;stroke-width:1.6}.control1{stroke-dasharray:1.5 2.5}"
     ".control2{stroke-dasharray:8 3 1.5 3}.control3{stroke-dasharray:11 3}"
+    ".tint{stroke:none;fill-opacity:.16}.tint-line{fill:currentColor}.tint-null{fill:var(--null)}"
     ".na{fill:var(--na)}.self{fill:none;stroke:var(--rule)}"
     ".mark{fill:#fff}.mark.on-light{fill:#111}.cell-text{fill:#fff;text-anchor:middle}.cell-text.on-light{fill:#111}"
     ".key{fill:currentColor}"

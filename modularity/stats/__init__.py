@@ -12,7 +12,13 @@ from modularity.stats.co_activation import CoActivation, CoActivationRule
 from modularity.stats.dissociation import Dissociation, PairDissociation, dissociation_index
 from modularity.stats.fdr import benjamini_hochberg
 from modularity.stats.histograms import Histogram, Quantile, log_edges
-from modularity.stats.intervals import Interval, bootstrap_interval, mean_interval, wilson_interval
+from modularity.stats.intervals import (
+    Interval,
+    bootstrap_interval,
+    mean_interval,
+    ratio_intervals,
+    wilson_interval,
+)
 from modularity.stats.label_sums import LabelEffects, LabelSums
 from modularity.stats.overlap import (
     FunctionOverlap,
@@ -55,7 +61,7 @@ from modularity.stats.ranking import (
     threshold_accuracy_chance,
     weighted_average_precision,
 )
-from modularity.stats.sign_flip import SignFlip, sign_flip_test
+from modularity.stats.sign_flip import SignFlip, sign_flip_p_values, sign_flip_test
 from modularity.stats.stabilisation import stabilisation
 from modularity.stats.top_examples import TopExamples
 from modularity.stats.top_lists import TopLists, merge_lists
@@ -114,6 +120,8 @@ __all__ = [
     "random_order",
     "rank_correlation",
     "ranking_scores",
+    "ratio_intervals",
+    "sign_flip_p_values",
     "sign_flip_test",
     "stabilisation",
     "threshold_accuracy",

@@ -110,6 +110,52 @@ def mean_interval(values_N: Array, *, confidence: float = 0.95) -> Interval:
     return Interval(estimate, float(estimate - half), float(estimate + half), confidence)
 
 
+def ratio_intervals(
+    sums_XU: Array, sizes_XU: Array, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> tuple[Array, Array, Array]:
+    """Percentile bootstrap intervals of many weighted means at once, over the same resamples of units.
+
+    A unit is a cluster of rows; the mean of a line is the sum of `sums_XU` by that of `sizes_XU` over units.
+
+    Parameters
+    ----------
+    sums_XU : array of shape (n_lines, n_units), finite: sum of the values of each unit
+    sizes_XU : array that broadcasts to that shape, not negative: how many values they are
+    n_resamples, confidence, seed : as in `bootstrap_interval`
+
+    Returns
+    -------
+    estimate_X, low_X, high_X : float64; a bound is NaN with one unit, or where a resample has no value
+
+    Raises
+    ------
+    DataError
+        No unit, values that are not finite, or a line without any value.
+    """
+    sums = np.asarray(sums_XU, dtype=np.float64)
+    sizes = np.broadcast_to(np.asarray(sizes_XU, dtype=np.float64), sums.shape)
+    totals = sizes.sum(axis=1)
+    if sums.ndim != 2 or not np.isfinite(sums).all() or (sizes < 0).any() or not (totals > 0).all():
+        raise DataError(
+            f"sums of shape {sums.shape}, the smallest number of values {totals.min(initial=np.inf)}: expected finite "
+            "sums (lines, units) and at least one value in every line"
+        )
+    estimate_X = sums.sum(axis=1) / totals
+    n_units = sums.shape[1]
+    if n_units < 2:
+        missing = np.full(len(sums), np.nan)
+        return estimate_X, missing, missing
+    generator, drawn = np.random.default_rng(seed), []
+    step = max(1, CHUNK_VALUES // n_units)
+    for first in range(0, n_resamples, step):
+        size = min(step, n_resamples - first)
+        weights_NU = generator.multinomial(n_units, np.full(n_units, 1 / n_units), size=size).astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn.append((sums @ weights_NU.T) / (sizes @ weights_NU.T))
+    low_X, high_X = np.quantile(np.concatenate(drawn, axis=1), [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
+    return estimate_X, low_X, high_X
+
+
 class _Resampler:
     """Draws row weights; units are rows or groups, each unit lies in one stratum."""
 

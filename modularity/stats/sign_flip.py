@@ -20,6 +20,8 @@ MAX_EXACT = 12
 """Pairs up to which all signs are counted: 4,096."""
 ROUNDING = 1e-12
 """Relative slack within which two sums count as equal, so that rounding never makes a p-value smaller."""
+_LINES = 256
+"""Lines that are tested at a time."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,40 @@ def sign_flip_test(differences_N: Array, *, seed: int = 0, n_flips: int = 9999, 
         n=n,
         is_exact=is_exact,
     )
+
+
+def sign_flip_p_values(differences_XN: Array, *, seed: int = 0, n_flips: int = 9999) -> tuple[Array, float]:
+    """Two-sided p-values of many lines of paired differences, all under the same signs.
+
+    Parameters
+    ----------
+    differences_XN : float array of shape (n_lines, n_pairs), finite, at least one pair
+    seed, n_flips : as in `sign_flip_test`
+
+    Returns
+    -------
+    p_value_X : float64 array of shape (n_lines,), as `sign_flip_test` gives for each line
+    smallest_p_value : what no result of so many pairs can be below
+
+    Raises
+    ------
+    DataError
+        No pair, or a difference that is not finite.
+    """
+    values_XN = np.asarray(differences_XN, dtype=np.float64)
+    if values_XN.ndim != 2 or not values_XN.shape[1] or not np.isfinite(values_XN).all() or n_flips < 1:
+        raise DataError(
+            f"differences of shape {values_XN.shape} with {n_flips=}: expected finite numbers (lines, pairs), at least "
+            "one pair, and a flip"
+        )
+    n, is_exact = values_XN.shape[1], values_XN.shape[1] <= MAX_EXACT
+    edge_X = np.abs(values_XN.sum(axis=1)) - ROUNDING * np.abs(values_XN).sum(axis=1)
+    signs = _signs(n, seed=seed, n_flips=n_flips, is_exact=is_exact)
+    found_X = np.zeros(len(values_XN))
+    for start in range(0, len(values_XN), _LINES):
+        lines = slice(start, start + _LINES)
+        found_X[lines] = (np.abs(values_XN[lines] @ signs.T) >= edge_X[lines, None]).mean(axis=1)
+    return found_X, 2.0 / 2**n if is_exact else 1.0 / (1 + n_flips)
 
 
 def _signs(n: int, *, seed: int, n_flips: int, is_exact: bool) -> Array:

@@ -14,7 +14,12 @@ from typer.main import get_command
 from modularity.cli import app
 from modularity.config import apply_overrides, validate_config
 from modularity.data import FunctionConfig
-from modularity.pipelines import EmergentModularityConfig, PerturbationConfig, RestrictedRoutingConfig
+from modularity.pipelines import (
+    EmergentModularityConfig,
+    MoeficationConfig,
+    PerturbationConfig,
+    RestrictedRoutingConfig,
+)
 from modularity.pretraining import PretrainConfig
 
 REPO = Path(__file__).parent.parent.parent
@@ -128,6 +133,8 @@ def test_named_overrides_are_valid(document: Path) -> None:
             validate_config(PerturbationConfig, apply_overrides({"source": "runs/x"}, [override]))
         elif key in RestrictedRoutingConfig.model_fields:
             validate_config(RestrictedRoutingConfig, apply_overrides({"source": "runs/x"}, [override]))
+        elif key in MoeficationConfig.model_fields:
+            validate_config(MoeficationConfig, apply_overrides({"source": "runs/x"}, [override]))
         else:
             validate_config(PretrainConfig, apply_overrides({}, [override]))
 

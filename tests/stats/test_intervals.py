@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from modularity.errors import DataError
-from modularity.stats import bootstrap_interval, intervals, wilson_interval
+from modularity.stats import bootstrap_interval, intervals, ratio_intervals, wilson_interval
 
 
 def mean_of(values_R):
@@ -90,3 +90,23 @@ def test_wilson_golden():
         wilson_interval(3, 2)
     with pytest.raises(DataError, match="confidence is 0"):
         wilson_interval(1, 2, confidence=0)
+
+
+def test_intervals_of_many_ratios_cover_and_are_those_of_one_line() -> None:
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(1, 6, 60)
+    sums = np.stack([generator.normal(mean, 1, 60) * sizes for mean in (0.0, 2.0)])
+    estimate, low, high = ratio_intervals(sums, sizes, n_resamples=400)
+    np.testing.assert_allclose(estimate, sums.sum(axis=1) / sizes.sum())
+    assert ((low < estimate) & (estimate < high)).all()
+    one = bootstrap_interval(lambda w: (w @ sums[1]) / (w @ sizes), 60, n_resamples=4000)
+    assert [low[1], high[1]] == [pytest.approx(one.low, abs=0.08), pytest.approx(one.high, abs=0.08)]
+    alone = ratio_intervals(sums[1:], sizes, n_resamples=400)
+    assert [a[0] for a in alone] == [estimate[1], low[1], high[1]]
+
+
+def test_ratio_intervals_of_a_single_unit_and_bad_input() -> None:
+    estimate, low, high = ratio_intervals(np.array([[3.0]]), np.array([2.0]))
+    assert (estimate[0], np.isnan(low[0]), np.isnan(high[0])) == (1.5, True, True)
+    with pytest.raises(DataError, match="at least one value in every line"):
+        ratio_intervals(np.ones((1, 3)), np.zeros(3))

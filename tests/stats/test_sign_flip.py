@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import t as student
 
 from modularity.errors import DataError
-from modularity.stats import mean_interval, sign_flip_test
+from modularity.stats import mean_interval, sign_flip_p_values, sign_flip_test
 
 
 def test_three_pairs_by_hand() -> None:
@@ -62,3 +62,14 @@ def test_wrong_differences_are_refused(values: np.ndarray) -> None:
         sign_flip_test(values)
     with pytest.raises(DataError, match=r"0 values with confidence=0.95"):
         mean_interval(np.array([]))
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_many_lines_have_the_p_values_of_each_alone(n: int) -> None:
+    lines = np.random.default_rng(2).normal(0.2, 1, (7, n))
+    p_values, smallest = sign_flip_p_values(lines, seed=3, n_flips=199)
+    alone = [sign_flip_test(line, seed=3, n_flips=199) for line in lines]
+    assert p_values.tolist() == [each.p_value for each in alone]
+    assert smallest == alone[0].smallest_p_value
+    with pytest.raises(DataError, match="expected finite numbers"):
+        sign_flip_p_values(lines[0])
