@@ -110,14 +110,14 @@ def launch(
     """
     from modularity.pipelines import EmergentModularityConfig
 
-    known = ("emergent_modularity", "perturbation", "scan_checkpoints")
+    known = ("emergent_modularity", "graph_modularity", "perturbation", "scan_checkpoints")
     if values.get("job", known[0]) not in known:
         raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
     if values.get("job") == "scan_checkpoints":
         _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines)
         return
-    if values.get("job") == "perturbation":
-        _launch_perturbation(values, out=out, plan=plan, reuse=reuse, lines=lines)
+    if values.get("job") in ("perturbation", "graph_modularity"):
+        _launch_study(values, out=out, plan=plan, reuse=reuse, lines=lines)
         return
     try:
         config = validate_config(EmergentModularityConfig, values, lines)
@@ -220,38 +220,41 @@ def _tell_written(paths: Sequence[str]) -> None:
         print(f"report: {path}", file=sys.stderr)
 
 
-def _launch_perturbation(
+def _launch_study(
     values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
 ) -> None:
-    """Validate a perturbation's values, then print its plan or run it."""
-    from modularity.pipelines import PerturbationConfig
+    """Validate the values of a study that takes a finished run or a model, then print its plan or run it."""
+    from modularity import pipelines
 
-    problems = [f"--reuse {reuse}: a perturbation names the run that it uses as source"] if reuse is not None else []
+    job = str(values["job"])
+    config_class = {
+        "perturbation": pipelines.PerturbationConfig,
+        "graph_modularity": pipelines.GraphModularityConfig,
+    }[job]
+    problems = [f"--reuse {reuse}: this job names the run that it uses as source"] if reuse is not None else []
     problems += _out_problems(out, plan)
     try:
-        config = validate_config(PerturbationConfig, values, lines)
+        config = validate_config(config_class, values, lines)
     except InputError as error:
         raise InputError([*error.problems, *problems]) from None
     if problems:
         raise InputError(problems)
-    from modularity.pipelines import plan_perturbation, run_perturbation
     from modularity.report import REPORT, write_report
 
     if plan or out is None:
-        made = plan_perturbation(config)
+        made = getattr(pipelines, f"plan_{job}")(config)
         print(made.text())
         made.check(config.allowance)
         return
     try:
-        outcome = run_perturbation(config, out)
+        outcome = getattr(pipelines, f"run_{job}")(config, out)
     except KeyboardInterrupt as interrupt:
         cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
         raise KeyboardInterrupt(
             f"{cause}: finished work items stay recorded in {out}; the same command goes on"
         ) from None
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
-        for path in write_report(out):
-            print(f"report: {path}", file=sys.stderr)
+        _tell_written(write_report(out))
 
 
 def _out_problems(out: str | None, plan: bool) -> list[str]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modularity.pipelines.config import EmergentModularityConfig
     from modularity.pipelines.emergent import plan_job, run_job
+    from modularity.pipelines.graph_modularity import plan_graph_modularity, run_graph_modularity
+    from modularity.pipelines.graph_modularity_config import GraphModularityConfig
     from modularity.pipelines.perturbation import plan_perturbation, run_perturbation
     from modularity.pipelines.perturbation_config import PerturbationConfig
     from modularity.pipelines.plan import Plan
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmergentModularityConfig",
+    "GraphModularityConfig",
     "PerturbationConfig",
     "Plan",
     "RunStatus",
@@ -28,9 +31,11 @@ __all__ = [
     "ScanSettings",
     "ScanStatus",
     "Verification",
+    "plan_graph_modularity",
     "plan_job",
     "plan_perturbation",
     "plan_scan",
+    "run_graph_modularity",
     "run_job",
     "run_perturbation",
     "run_scan",
@@ -41,6 +46,7 @@ __all__ = [
 
 _HOME = {
     "EmergentModularityConfig": "config",
+    "GraphModularityConfig": "graph_modularity_config",
     "PerturbationConfig": "perturbation_config",
     "Plan": "plan",
     "RunStatus": "status",
@@ -49,9 +55,11 @@ _HOME = {
     "ScanSettings": "scan_config",
     "ScanStatus": "status_of_scan",
     "Verification": "verification",
+    "plan_graph_modularity": "graph_modularity",
     "plan_job": "emergent",
     "plan_perturbation": "perturbation",
     "plan_scan": "scan",
+    "run_graph_modularity": "graph_modularity",
     "run_job": "emergent",
     "run_perturbation": "perturbation",
     "run_scan": "scan",
