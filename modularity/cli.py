@@ -227,14 +227,14 @@ def _launch_study(
     from modularity import pipelines
 
     job = str(values["job"])
-    config_class = {
+    config_class: type[Any] = {
         "perturbation": pipelines.PerturbationConfig,
         "graph_modularity": pipelines.GraphModularityConfig,
     }[job]
     problems = [f"--reuse {reuse}: this job names the run that it uses as source"] if reuse is not None else []
     problems += _out_problems(out, plan)
     try:
-        config = validate_config(config_class, values, lines)
+        config: Any = validate_config(config_class, values, lines)
     except InputError as error:
         raise InputError([*error.problems, *problems]) from None
     if problems:

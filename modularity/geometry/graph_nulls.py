@@ -2,14 +2,14 @@
 
 Weights. `permute_weights`: all entries of a matrix, or those that are not 0, change places (Filan et al. 2021, arXiv
 2103.03386); every node then has about the same strength, so a graph with hubs differs from it without any groups.
-`permute_keeping_strengths` leaves every node its strength: the matrix is scaled by rows and columns until all rows, and
-all columns, have one sum (Sinkhorn and Knopp 1967), its entries that are not 0 change places among each other, and it is
-scaled until rows and columns have the sums that they had. Hubs alone make graphs harder to cut: without this null they
-hide groups.
+`permute_keeping_strengths` leaves every node its strength: the matrix is scaled by rows and columns until all rows,
+and all columns, have one sum (Sinkhorn and Knopp 1967), its entries that are not 0 change places among each other, and
+it is scaled until rows and columns have the sums that they had. Hubs alone make graphs harder to cut: without this null
+they hide groups. On graphs of some dozen nodes it is conservative.
 
 Co-activation. `rewire` exchanges the ends of pairs of edges (Maslov and Sneppen 2002): every neuron keeps its number of
-edges, and every edge its weight. `exchange_activity` (curveball: Strona et al. 2014) exchanges activity between pairs of
-rows: every neuron is active in as many rows, and every row has as many active neurons, as before.
+edges, and every edge its weight. `exchange_activity` (curveball: Strona et al. 2014) exchanges activity between pairs
+of rows: every neuron is active in as many rows, and every row has as many active neurons, as before.
 
 All are random; a seed gives one outcome.
 """

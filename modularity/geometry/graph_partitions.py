@@ -4,8 +4,8 @@ Spectral (Shi and Malik 2000; as scikit-learn's `spectral_clustering`, which tak
 the leading eigenvectors of D^-1/2 A D^-1/2, each node's row divided by the root of its strength, then k-means by
 scikit-learn. The eigenvectors of a bipartite graph come from the singular vectors of its weights.
 
-Leiden (Traag, Waltman and van Eck 2019) maximises Newman's Q; it is that of `graspologic-native`, an optional dependency
-under the MIT licence (`igraph` and `leidenalg` are under the GPL).
+Leiden (Traag, Waltman and van Eck 2019) maximises Newman's Q; it is that of `graspologic-native`, an optional
+dependency under the MIT licence (`igraph` and `leidenalg` are under the GPL).
 
 Nodes without edges get no group (-1). Groups are named by their first node: 0 holds the first node, 1 the first node
 that is not in 0, and so on.

@@ -114,7 +114,7 @@ class SparseGraph:
         """Weight within each group, every edge counted from both ends, float64 (C,)."""
         ends = coo_array(self.edges)
         same = (labels_V[ends.row] == labels_V[ends.col]) & (labels_V[ends.row] != NO_GROUP)
-        return np.bincount(labels_V[ends.row[same]], weights=ends.data[same], minlength=n_groups)
+        return _sums(labels_V[ends.row[same]], ends.data[same], n_groups)
 
     def adjacency(self) -> csr_array:
         """All edges from both ends, CSR (V, V)."""
@@ -166,8 +166,12 @@ def _volumes(graph: Graph, labels_V: ArrayLike) -> tuple[Float64, Float64]:
         raise DataError(f"a graph of {graph.n_nodes} nodes has no edge: expected weights above 0")
     n_groups = int(labels.max()) + 1
     member = labels != NO_GROUP
-    volume_C = np.bincount(labels[member], weights=graph.strengths_V[member], minlength=n_groups)
+    volume_C = _sums(labels[member], graph.strengths_V[member], n_groups)
     return volume_C, graph.within(labels.astype(np.int32), n_groups)
+
+
+def _sums(groups: NDArray[np.integer], weights: Float64, n_groups: int) -> Float64:
+    return np.asarray(np.bincount(groups, weights=weights, minlength=n_groups), np.float64)
 
 
 def one_hot(labels: Labels, n_groups: int) -> Float64:

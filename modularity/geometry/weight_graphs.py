@@ -1,9 +1,9 @@
 """Graphs of neurons: of the weights of one FFN, and of how often neurons are active together.
 
 Weights (Filan et al. 2021, arXiv 2103.03386): nodes are the neurons of a layer, the channels that they read and the
-channels that they write; the weight of an edge is |w|. Layers are blocks: edges join neurons with channels only. A gated
-FFN has two input matrices, whose absolute values add up. Signs, biases, norms, attention and the residual stream, which
-makes input and output channels the same, are not in this graph.
+channels that they write; the weight of an edge is |w|. Layers are blocks: edges join neurons with channels only. A
+gated FFN has two input matrices, whose absolute values add up. Signs, biases, norms, attention and the residual
+stream, which makes input and output channels the same, are not in this graph.
 
 `rescaled`: the mean |incoming weight| of every neuron becomes 1, its outgoing weights are multiplied by what the
 incoming ones were divided by. In an FFN with ReLU, or whose `up` matrix is linear, the function computed does not
@@ -87,7 +87,7 @@ def coactivation_graph(sums_FF: NDArray[np.floating], share: float) -> SparseGra
 
     Parameters
     ----------
-    sums_FF : co-activation of all pairs of neurons, symmetric, not negative; on the diagonal that of a neuron with itself
+    sums_FF : co-activation of all pairs of neurons, symmetric, not negative; on the diagonal a neuron's with itself
     share : in (0, 1]: share of the pairs that become edges, rounded up; fewer where fewer are ever active together
 
     Returns

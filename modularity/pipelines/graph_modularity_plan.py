@@ -69,8 +69,8 @@ class GraphPlan:
         if allowance.worker_bytes is not None and self.worker_bytes > allowance.worker_bytes:
             problems.append(
                 f"a worker needs {format_bytes(self.worker_bytes)} of memory, allowed are "
-                f"{format_bytes(allowance.worker_bytes)}: lower max_edges, leave the graph 'coactivation' away, or raise "
-                "allowance.worker_bytes"
+                f"{format_bytes(allowance.worker_bytes)}: lower max_edges, leave the graph 'coactivation' away, or "
+                "raise allowance.worker_bytes"
             )
         if allowance.hours is not None and self.seconds > 3600 * allowance.hours:
             problems.append(
@@ -164,8 +164,8 @@ def _graph_texts(prepared: PreparedGraphs) -> Iterator[str]:
         share = prepared.edge_share(graph, layer)
         kept = "all edges" if share == 1 else f"the heaviest {100 * share:.3g} %"
         yield (
-            f"{graph}: {prepared.n_nodes(graph, layer):,} nodes, {_n_edges(prepared, graph, layer):,} edges ({kept}) in "
-            f"layer {layer}"
+            f"{graph}: {prepared.n_nodes(graph, layer):,} nodes, {_n_edges(prepared, graph, layer):,} edges ({kept}) "
+            f"in layer {layer}"
         )
 
 
@@ -175,8 +175,8 @@ def _notes(prepared: PreparedGraphs) -> Iterator[str]:
         cut = [layer for layer in layers if prepared.edge_share(graph, layer) < 1]
         if graph != "coactivation" and cut:
             yield (
-                f"graph {graph}: layers {', '.join(map(str, cut))} have more edges than max_edges={config.max_edges:,}; "
-                "the heaviest weights of every matrix are kept, the others count as no edge"
+                f"graph {graph}: layers {', '.join(map(str, cut))} have more edges than max_edges="
+                f"{config.max_edges:,}: the heaviest weights of every matrix are kept, the others count as no edge"
             )
         if graph == "coactivation":
             counted = "stored rows" if prepared.by_rows else "tokens"

@@ -35,7 +35,7 @@ from modularity.types import PARTITION, WorkItem
 
 GROUPS = "graph_groups"
 OBSERVED = "observed"
-_NULL_NUMBERS = {null: number for number, null in enumerate((*WEIGHT_NULLS, *ACTIVITY_NULLS))}
+_NULL_NUMBERS: dict[str, int] = {null: number for number, null in enumerate((*WEIGHT_NULLS, *ACTIVITY_NULLS))}
 """Part of the seed of a draw."""
 
 Row = dict[str, Any]
@@ -130,7 +130,7 @@ class GraphWorker:
                     "edge_share": prepared.edge_share(name, layer),  # type: ignore[arg-type]  # from the config
                 }
             )
-        at = {"graph": prepared.graphs.index(name), "layer": prepared.shape.layers.index(layer)}  # type: ignore[arg-type]
+        at = {"graph": prepared.graphs.index(name), "layer": prepared.shape.layers.index(layer)}
         writes = run.write_result(GROUPS, {"group": groups_MV}, at=at)
         run.commit(item, arrays=writes, tables=[run.write_table("graph_partitions", item, _table(rows))])
         return {}

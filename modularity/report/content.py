@@ -15,6 +15,7 @@ import numpy.typing as npt
 from modularity.errors import DataError
 
 if TYPE_CHECKING:
+    from modularity.report.graph_study import GraphStudy
     from modularity.report.perturbation import Perturbation
     from modularity.report.scan_content import ScanContent
 
@@ -426,6 +427,8 @@ class ReportContent:
     """Further findings, shown after the computed ones."""
     perturbation: "Perturbation | None" = None
     """What became of tasks while neurons were changed."""
+    graphs: "GraphStudy | None" = None
+    """How far graphs of weights and of co-activations divide into groups."""
     scan: "ScanContent | None" = None
     """A checkpoint scan that is shown as a section (`training`) of this page."""
     sections: tuple[str, ...] = ("predictivity", "overlap", "experts", "sensitivity", "neurons")

@@ -100,19 +100,34 @@ def both_p(matrix: np.ndarray, null, n_draws: int, seed: int) -> tuple[float, fl
     return float(cut), float(q)
 
 
-@pytest.mark.parametrize("null", [permute_weights, permute_keeping_strengths], ids=lambda null: null.__name__)
-def test_shuffled_weights_have_uniform_p_values(null) -> None:
-    p = [both_p(np.abs(np.random.default_rng(s).normal(size=(12, 8))), null, 19, 100 + s) for s in range(30)]
-    for values in zip(*p):
-        assert kstest(np.array(values) - 0.025, "uniform").pvalue > 0.01
-        assert 0 < np.mean(np.array(values) <= 0.25) < 0.5
+def some_p(null, hubs: float) -> list[np.ndarray]:
+    """p of both measures for 30 matrices without groups."""
+    p = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        factors = np.exp(hubs * rng.normal(size=(12, 1))) * np.exp(hubs * rng.normal(size=(1, 8)))
+        p.append(both_p(factors * np.abs(rng.normal(size=(12, 8))), null, 19, 100 + seed))
+    return [np.array(values) for values in zip(*p)]
 
 
-def test_hubs_are_groups_under_one_null_and_not_under_the_other() -> None:
-    """Strong neurons and channels without groups: weights that are merely permuted cannot explain them."""
+def test_shuffled_weights_have_uniform_p_values() -> None:
+    for values in some_p(permute_weights, 0.0):
+        assert kstest(values - 0.025, "uniform").pvalue > 0.01
+        assert 0 < np.mean(values <= 0.25) < 0.5
+
+
+def test_kept_strengths_raise_no_false_alarm_where_there_are_hubs() -> None:
+    for values in some_p(permute_keeping_strengths, 0.7):
+        assert np.mean(values <= 0.1) <= 0.2
+        assert 0.35 < values.mean() < 0.8
+
+
+def test_hubs_hide_groups_from_one_null_and_not_from_the_other() -> None:
+    """Strong neurons and channels make a graph harder to cut than permuted weights, which hides its groups."""
     rng = np.random.default_rng(3)
-    hubs = np.exp(1.5 * rng.normal(size=(30, 1))) * np.exp(1.5 * rng.normal(size=(1, 24)))
+    hubs = np.exp(0.7 * rng.normal(size=(30, 1))) * np.exp(0.7 * rng.normal(size=(1, 24)))
     matrix = hubs * np.abs(rng.normal(size=(30, 24)))
+    assert min(both_p(matrix, permute_weights, 39, 0)) > 0.9
     assert min(both_p(matrix, permute_keeping_strengths, 39, 0)) > 0.05
     grouped = matrix * (1 + 4 * (np.arange(30)[:, None] % 3 == np.arange(24) % 3))
     assert max(both_p(grouped, permute_keeping_strengths, 39, 0)) == 1 / 40
