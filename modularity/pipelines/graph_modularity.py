@@ -147,15 +147,15 @@ def _allocate(run: Run, prepared: PreparedGraphs) -> None:
     meaning = "group of a node, -1 = none: neurons first, then the channels that are read, then those that are written"
     run.create_result(
         GROUPS,
-        sizes={"graph": len(prepared.graphs), "method": len(methods), "layer": len(layers), "node": n_nodes},
+        sizes={"graph": len(prepared.graphs), "algorithm": len(methods), "layer": len(layers), "node": n_nodes},
         arrays={
             "group": ResultArray(
-                ("graph", "method", "layer", "node"), "int32", {"graph": 1, "layer": 1}, {"long_name": meaning}
+                ("graph", "algorithm", "layer", "node"), "int32", {"graph": 1, "layer": 1}, {"long_name": meaning}
             )
         },
         coordinates={
             "graph": (("graph",), np.asarray(prepared.graphs, dtype=str)),
-            "method": (("method",), np.asarray(methods, dtype=str)),
+            "algorithm": (("algorithm",), np.asarray(methods, dtype=str)),
             "layer": (("layer",), np.asarray(layers, dtype=np.int64)),
             "width": (("layer",), np.asarray(prepared.shape.widths, dtype=np.int64)),
         },

@@ -186,5 +186,6 @@ def group_agreement_caption(matrix: GroupAgreement) -> str:
         "Agreement of the groups of neurons found in graphs (rows) with each other and with the experts of the run "
         "(columns): adjusted Rand index, 1 for the same partition, 0 on average at chance; mean over "
         f"{plural(matrix.n_layers, 'layer')}. Each layer is tested with {matrix.n_permutations:,} permutations of "
-        "which neuron has which label, corrected over all pairs and layers. Cells at or below zero have the lightest colour."
+        "which neuron has which label, corrected over all pairs and layers. Cells at or below zero have the lightest "
+        "colour."
     )
