@@ -150,8 +150,7 @@ def _panel(curve: GraphCurve, row: int) -> Panel:
     series.append(Series(x, curve.observed_L, "line", tips=tips))
     bands = tuple(Band(x, null.low_L, null.high_L) for null in curve.nulls)
     title = f"{curve.graph}, {curve.method}"
-    words = MEASURE_WORDS[curve.measure]
-    return Panel(title, category(row), tuple(series), bands, words, row, from_zero=False)
+    return Panel(title, category(row), tuple(series), bands, row=row, from_zero=False)
 
 
 def _tip(curve: GraphCurve, index: int) -> tuple[str, ...]:

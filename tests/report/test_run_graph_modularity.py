@@ -47,7 +47,7 @@ def test_findings_name_every_null_and_the_layers(content):
     assert spectral.text.startswith("weights, spectral: the layers have groups beyond every null. n-cut of 4 groups is")
     assert "null permuted" in spectral.text
     assert "null strengths" in spectral.text
-    assert "p = 0.05, corrected 0.050, 1 of 2 layers" in spectral.text
+    assert "p = 0.05, corrected 0.050, 0 of 2 layers" in spectral.text
     assert "no p is below 0.050" in leiden.text
 
 
