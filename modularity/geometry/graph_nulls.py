@@ -26,6 +26,7 @@ SWEEPS = 10
 """Attempts to rewire, for each edge."""
 TRADES = 5
 """Exchanges, for each row."""
+_PAIRS_AT_ONCE = 512
 _TOLERANCE = 1e-9
 _MAX_SCALINGS = 2000
 
@@ -135,15 +136,17 @@ def _swap_ends(start, end, there, pairs, flips):  # type: ignore[no-untyped-def]
 def exchange_activity(active_RF: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
     """Random activity with the same number of active rows for every neuron, and of active neurons for every row."""
     mixed = active_RF.copy()
-    if len(mixed) > 1:
-        for _ in range(TRADES):
-            pairs = rng.integers(len(mixed), size=(len(mixed), 2))
-            _trade(mixed, pairs, rng)
+    n_left = TRADES * len(mixed) if len(mixed) > 1 else 0
+    while n_left > 0:
+        n_pairs = min(n_left, _PAIRS_AT_ONCE)
+        pairs = rng.integers(len(mixed), size=(n_pairs, 2))
+        _trade(mixed, pairs, rng.random((n_pairs, mixed.shape[1]), np.float32))
+        n_left -= n_pairs
     return mixed
 
 
 @njit(cache=True, nogil=True)
-def _trade(active_RF, pairs, rng):  # type: ignore[no-untyped-def]
+def _trade(active_RF, pairs, random_PF):  # type: ignore[no-untyped-def]
     n_neurons = active_RF.shape[1]
     differs = np.empty(n_neurons, np.int64)
     for step in range(len(pairs)):
@@ -155,7 +158,7 @@ def _trade(active_RF, pairs, rng):  # type: ignore[no-untyped-def]
                 n_differ += 1
                 n_first += active_RF[a, f]
         for k in range(n_differ):  # of those that differ, a gets n_first at random, b the others
-            chosen = rng.integers(k, n_differ)
+            chosen = k + int(random_PF[step, k] * (n_differ - k))
             differs[k], differs[chosen] = differs[chosen], differs[k]
             active_RF[a, differs[k]] = k < n_first
             active_RF[b, differs[k]] = k >= n_first

@@ -33,12 +33,12 @@ def study(wired: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def with_source(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    config = tiny.config(source=finished.uri, graphs=["weights", "coactivation"], density=0.2)
+    config = tiny.config(source=finished.uri, graphs=["weights", "coactivation"], layers=[0], density=0.2)
     return tiny.run(config, tmp_path_factory.mktemp("sourced") / "run")
 
 
 def test_planted_groups_are_found_and_tested(study: Run) -> None:
-    tests = [row for row in tiny_jobs.rows_of(study, "graph_tests", layer=0)]
+    tests = tiny_jobs.rows_of(study, "graph_tests", layer=0)
     assert len(tests) == 2 * 2 * 3
     assert {row["p_value"] for row in tests} == {1 / 20}
     assert all((row["z"] < -3) == (row["measure"] == "ncut") and abs(row["z"]) > 3 for row in tests)
@@ -92,7 +92,8 @@ def test_groups_are_compared_with_each_other_and_with_the_experts(with_source: R
     experts = finished.manifest.config["experts"]["methods"]
     assert len(rows) == 6 + 4 * len(experts)
     (row,) = [row for row in rows if (row["partition_a"], row["partition_b"]) == ("coactivation/leiden", "balanced")]
-    groups_F = with_source.results("graph_groups")["group"].sel(graph="coactivation", algorithm="leiden", layer=0).values
+    groups = with_source.results("graph_groups")["group"]
+    groups_F = groups.sel(graph="coactivation", algorithm="leiden", layer=0).values
     experts_F = finished.results("partition")["expert"].sel(partition="balanced", layer=0).values
     groups_F = groups_F[: tiny_jobs.N_NEURONS]
     linked = groups_F >= 0
