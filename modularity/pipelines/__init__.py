@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modularity.pipelines.config import EmergentModularityConfig
     from modularity.pipelines.emergent import plan_job, run_job
+    from modularity.pipelines.graph_modularity import plan_graph_modularity, run_graph_modularity
+    from modularity.pipelines.graph_modularity_config import GraphModularityConfig
     from modularity.pipelines.moefication import plan_moefication, run_moefication
     from modularity.pipelines.moefication_config import MoeficationConfig
     from modularity.pipelines.perturbation import plan_perturbation, run_perturbation
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmergentModularityConfig",
+    "GraphModularityConfig",
     "MoeficationConfig",
     "PerturbationConfig",
     "Plan",
@@ -34,11 +37,13 @@ __all__ = [
     "ScanSettings",
     "ScanStatus",
     "Verification",
+    "plan_graph_modularity",
     "plan_job",
     "plan_moefication",
     "plan_perturbation",
     "plan_restricted_routing",
     "plan_scan",
+    "run_graph_modularity",
     "run_job",
     "run_moefication",
     "run_perturbation",
@@ -52,6 +57,7 @@ __all__ = [
 _HOME = {
     "EmergentModularityConfig": "config",
     "MoeficationConfig": "moefication_config",
+    "GraphModularityConfig": "graph_modularity_config",
     "PerturbationConfig": "perturbation_config",
     "Plan": "plan",
     "RestrictedRoutingConfig": "restricted_routing_config",
@@ -61,11 +67,13 @@ _HOME = {
     "ScanSettings": "scan_config",
     "ScanStatus": "status_of_scan",
     "Verification": "verification",
+    "plan_graph_modularity": "graph_modularity",
     "plan_job": "emergent",
     "plan_moefication": "moefication",
     "plan_perturbation": "perturbation",
     "plan_restricted_routing": "restricted_routing",
     "plan_scan": "scan",
+    "run_graph_modularity": "graph_modularity",
     "run_job": "emergent",
     "run_moefication": "moefication",
     "run_perturbation": "perturbation",

@@ -85,14 +85,14 @@ def coactivation(run: Run, index: int, width: int, *, n_threads: int = 1) -> tup
         return weights_FF, "tokens"
     counts_FF = np.zeros((width, width), np.float32)
     for function in functions:
-        active_RF = _active(run, function, index, width, n_threads=n_threads)
+        active_RF = active_rows(run, function, index, width, n_threads=n_threads)
         for start in range(0, len(active_RF), _ROWS_AT_ONCE):
             block_RF = active_RF[start : start + _ROWS_AT_ONCE].astype(np.float32)
             counts_FF += block_RF.T @ block_RF
     return counts_FF, "rows"
 
 
-def _active(run: Run, function: str, index: int, width: int, *, n_threads: int) -> NDArray[np.bool_]:
+def active_rows(run: Run, function: str, index: int, width: int, *, n_threads: int) -> NDArray[np.bool_]:
     """Rows of one function in which a neuron reaches its 90th percentile; some neurons are read at a time."""
     site = Site.parse(run.manifest.notes["analysed"], "decoder")
     layer = int(run.results(PARTITION, partial=True)["layer"].values[index])

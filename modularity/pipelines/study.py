@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from modularity.errors import ModularityError
+from modularity.pipelines.config import Allowance
 from modularity.pipelines.emergent import PACKAGES, Outcome
 from modularity.pipelines.place import attempt, raise_all, recorded_config, run_at, software_identity
-from modularity.pipelines.plan import Plan
 from modularity.pipelines.steps import Step, run_alone, run_steps
 from modularity.runtime import Executor, WorkerFactory, open_executor, sigterm_interrupts
 from modularity.store import Manifest, Run, check_same_run, create_run
@@ -24,13 +24,31 @@ P = TypeVar("P")
 W = TypeVar("W", bound=WorkerFactory)
 
 
+class JobPlan(Protocol):
+    """Size of a job, such as a `Plan`."""
+
+    @property
+    def items(self) -> Mapping[str, int]:
+        """Work items of each kind."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the config does not say."""
+
+    def text(self) -> str:
+        """Lines to print."""
+
+    def check(self, allowance: Allowance) -> None:
+        """Raise AllowanceError with everything that exceeds the allowance."""
+
+
 @dataclass(frozen=True)
 class Study(Generic[P, W]):
     """The parts of a study; each gets what `prepare` has returned."""
 
     prepare: Callable[[Any], P]
     """From the config; InputError with everything that is wrong."""
-    plan: Callable[[P], Plan]
+    plan: Callable[[P], JobPlan]
     identity: Callable[[P], Mapping[str, Any]]
     """What the results depend on besides model and config: `data`, `source` of the run that is read."""
     worker: Callable[[str, str, int, P], W]
@@ -113,7 +131,7 @@ def _work(
     study: Study[P, W],
     config: Any,
     prepared: P,
-    plan: Plan,
+    plan: JobPlan,
     executor: Executor,
     out: str,
     *,

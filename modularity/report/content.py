@@ -15,6 +15,7 @@ import numpy.typing as npt
 from modularity.errors import DataError
 
 if TYPE_CHECKING:
+    from modularity.report.graph_study import GraphStudy
     from modularity.report.moefication import ExpertSelection
     from modularity.report.perturbation import Perturbation
     from modularity.report.restricted_routing import RoutingStudy
@@ -437,6 +438,8 @@ class ReportContent:
     """Accuracy after fine-tuning with some experts."""
     selection: "ExpertSelection | None" = None
     """What is kept when every token runs only some experts."""
+    graphs: "GraphStudy | None" = None
+    """How far graphs of weights and of co-activations divide into groups."""
     scan: "ScanContent | None" = None
     """A checkpoint scan that is shown as a section (`training`) of this page."""
     sections: tuple[str, ...] = ("predictivity", "overlap", "experts", "sensitivity", "neurons")

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from modularity.report.captions import agreement_caption, expert_map_caption, heatmap_caption, overlap_caption
 from modularity.report.content import AgreementMatrix, ExpertMap, FloatArray, Heatmap, OverlapMatrix, ReportContent
 from modularity.report.curves import Plot, curve_plot, expert_plot, function_expert_plot, sensitivity_plot
+from modularity.report.graph_study import GroupAgreement, agreement_grid, graph_plots, group_agreement_caption
 from modularity.report.grids import Grid, grid_figure
 from modularity.report.lines import line_figure
 from modularity.report.moefication import layer_plot, share_plot
@@ -79,6 +80,7 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
         found += [plot_figure(strategy_plot(content.tuning)), plot_figure(learning_plot(content.tuning))]
     if content.selection is not None:
         found += [plot_figure(share_plot(content.selection)), plot_figure(layer_plot(content.selection))]
+    found += _graph_figures(content)
     if content.scan is not None:
         found += [plot_figure(replace(plot, section="training")) for plot in scan_plots(content.scan)]
     return tuple(found)
@@ -94,6 +96,32 @@ def _perturbation_figures(content: ReportContent) -> list[Figure]:
         found += [plot_figure(dose_plot(dose, tasks)), _drop_figure(matrix)]
     found += [_routing_figure(shown.routing)] if shown.routing is not None else []
     return found
+
+
+def _graph_figures(content: ReportContent) -> list[Figure]:
+    study = content.graphs
+    if study is None:
+        return []
+    found = [plot_figure(plot) for plot in graph_plots(study)]
+    return found + ([_group_agreement_figure(study.agreement)] if study.agreement is not None else [])
+
+
+def _group_agreement_figure(matrix: GroupAgreement) -> Figure:
+    values = _strings(matrix.value_YS, significant)
+    ends = np.stack([matrix.low_YS, matrix.high_YS], axis=-1)
+    spread = [[interval(float(low), float(high), 3) for low, high in row] for row in ends]
+    title = "Groups of graphs, and experts"
+    where = _extremes(matrix.value_YS, matrix.rows, matrix.columns)
+    svgs = _grid_svgs("group-agreement", title, f"Matrix of adjusted Rand indices. {where}", agreement_grid(matrix))
+    fields = [
+        ("adjusted Rand index", values),
+        ("smallest and largest over layers", spread),
+        ("adjusted mutual information", _strings(matrix.information_YS, significant)),
+        (f"layers of {matrix.n_layers} with q ≤ 0.05", _strings(matrix.n_found_YS, lambda value: number(value, 0))),
+    ]
+    data: dict[str, object] = {"rows": matrix.rows, "cols": matrix.columns, "fields": fields, "joiner": " × "}
+    table = _value_table(matrix.rows, matrix.columns, values)
+    return Figure("group-agreement", "graphs", title, group_agreement_caption(matrix), *svgs, data, table)
 
 
 def _drop_figure(matrix: DropMatrix) -> Figure:

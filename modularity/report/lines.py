@@ -65,6 +65,8 @@ class Panel:
     y_label: str = ""
     row: int = 0
     """Panels of one row share a y-scale, and start a new line of panels."""
+    from_zero: bool = True
+    """Whether the y-scale has to hold zero."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +106,17 @@ class _Points:
 
 
 def y_range(panels: list[Panel]) -> tuple[float, float]:
-    """Common y-range of the panels: starts at zero (or below) and holds every line, band and whisker."""
+    """Common y-range of the panels: holds every line, band and whisker, and zero where a panel asks for it."""
     arrays = [array for p in panels for s in p.series for array in (s.y, s.low, s.high) if array is not None]
     arrays += [array for p in panels for b in p.bands for array in (b.low, b.high)]
-    values = np.concatenate([*arrays, np.zeros(1)])
+    from_zero = any(panel.from_zero for panel in panels)
+    values = np.concatenate([*arrays, np.zeros(1)]) if from_zero else np.concatenate(arrays)
     values = values[np.isfinite(values)]
-    low, high = float(values.min()), float(values.max())
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if high <= low:
         high = low + 1
+    if not from_zero:
+        return low - 0.06 * (high - low), high + 0.06 * (high - low)
     return (low - 0.03 * (high - low) if low < 0 else 0.0), high + 0.06 * (high - low)
 
 

@@ -74,7 +74,7 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def _sections(drawn: tuple[Figure, ...]) -> list[str]:
-    known = ("predictivity", "overlap", "experts", "sensitivity", "perturbation", "routing", "selection", "training")
+    known = ("predictivity", "overlap", "experts", "sensitivity", *section_texts.STUDY_SECTIONS, "training")
     return list(dict.fromkeys((*known, *(figure.section for figure in drawn))))
 
 

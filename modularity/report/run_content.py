@@ -22,6 +22,8 @@ from modularity.report.content import (
 )
 from modularity.report.run_experts import agreement_matrix, expert_curves, expert_maps, sensitivity_curves
 from modularity.report.run_function_experts import function_expert_curves
+from modularity.report.run_graph_modularity import JOB as GRAPH_MODULARITY
+from modularity.report.run_graph_modularity import graph_modularity_content
 from modularity.report.run_moefication import JOB as MOEFICATION
 from modularity.report.run_moefication import moefication_content
 from modularity.report.run_notes import run_notes
@@ -45,6 +47,8 @@ def report_content(run: Run) -> ReportContent:
         return restricted_routing_content(run, _model_name(run))
     if run.manifest.job == MOEFICATION:
         return moefication_content(run, _model_name(run))
+    if run.manifest.job == GRAPH_MODULARITY:
+        return graph_modularity_content(run, _model_name(run))
     tables = RunTables(run)
     functions = tables.functions
     curves = tuple(curve for name in functions for curve in _curves(tables, name))

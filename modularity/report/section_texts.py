@@ -29,6 +29,8 @@ _BEYOND = {
     "pruning": "“Beyond chance” means a corrected p ≤ 0.05 against trajectories that remove as many random units; for "
     "what models write, also against the unchanged model, prompt by prompt.",
 }
+STUDY_SECTIONS = tuple(_BEYOND)
+"""Sections of pages that are about a changed model or about graphs."""
 
 
 def beyond_chance(sections: Sequence[str]) -> str:
