@@ -110,7 +110,7 @@ def launch(
     """
     from modularity.pipelines import EmergentModularityConfig
 
-    known = ("emergent_modularity", "perturbation", "scan_checkpoints")
+    known = ("emergent_modularity", "perturbation", "pruning", "scan_checkpoints")
     if values.get("job", known[0]) not in known:
         raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
     if values.get("job") == "scan_checkpoints":
@@ -118,6 +118,9 @@ def launch(
         return
     if values.get("job") == "perturbation":
         _launch_perturbation(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        return
+    if values.get("job") == "pruning":
+        _launch_pruning(values, out=out, plan=plan, reuse=reuse, lines=lines)
         return
     try:
         config = validate_config(EmergentModularityConfig, values, lines)
@@ -252,6 +255,39 @@ def _launch_perturbation(
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
         for path in write_report(out):
             print(f"report: {path}", file=sys.stderr)
+
+
+def _launch_pruning(
+    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+) -> None:
+    """Validate a pruning's values, then print its plan or run it."""
+    from modularity.pipelines import PruningConfig
+
+    problems = [f"--reuse {reuse}: a pruning stores no activations to take over"] if reuse is not None else []
+    problems += _out_problems(out, plan)
+    try:
+        config = validate_config(PruningConfig, values, lines)
+    except InputError as error:
+        raise InputError([*error.problems, *problems]) from None
+    if problems:
+        raise InputError(problems)
+    from modularity.pipelines import plan_pruning, run_pruning
+    from modularity.report import REPORT, write_report
+
+    if plan or out is None:
+        made = plan_pruning(config)
+        print(made.text())
+        made.check(config.allowance)
+        return
+    try:
+        outcome = run_pruning(config, out)
+    except KeyboardInterrupt as interrupt:
+        cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
+        raise KeyboardInterrupt(
+            f"{cause}: finished work items stay recorded in {out}; the same command goes on"
+        ) from None
+    if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
+        _tell_written(write_report(out))
 
 
 def _out_problems(out: str | None, plan: bool) -> list[str]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from modularity.pipelines.perturbation import plan_perturbation, run_perturbation
     from modularity.pipelines.perturbation_config import PerturbationConfig
     from modularity.pipelines.plan import Plan
+    from modularity.pipelines.pruning import plan_pruning, run_pruning
+    from modularity.pipelines.pruning_config import PruningConfig
     from modularity.pipelines.scan import ScanPlan, plan_scan, run_scan
     from modularity.pipelines.scan_config import ScanConfig, ScanSettings
     from modularity.pipelines.status import RunStatus, run_status
@@ -22,6 +24,7 @@ __all__ = [
     "EmergentModularityConfig",
     "PerturbationConfig",
     "Plan",
+    "PruningConfig",
     "RunStatus",
     "ScanConfig",
     "ScanPlan",
@@ -30,9 +33,11 @@ __all__ = [
     "Verification",
     "plan_job",
     "plan_perturbation",
+    "plan_pruning",
     "plan_scan",
     "run_job",
     "run_perturbation",
+    "run_pruning",
     "run_scan",
     "run_status",
     "scan_status",
@@ -43,6 +48,7 @@ _HOME = {
     "EmergentModularityConfig": "config",
     "PerturbationConfig": "perturbation_config",
     "Plan": "plan",
+    "PruningConfig": "pruning_config",
     "RunStatus": "status",
     "ScanConfig": "scan_config",
     "ScanPlan": "scan",
@@ -51,9 +57,11 @@ _HOME = {
     "Verification": "verification",
     "plan_job": "emergent",
     "plan_perturbation": "perturbation",
+    "plan_pruning": "pruning",
     "plan_scan": "scan",
     "run_job": "emergent",
     "run_perturbation": "perturbation",
+    "run_pruning": "pruning",
     "run_scan": "scan",
     "run_status": "status",
     "scan_status": "status_of_scan",
