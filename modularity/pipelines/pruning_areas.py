@@ -1,7 +1,9 @@
 """How separable the two capabilities are: the area of every trajectory against random units, and what is chosen of it.
 
 Table `pruning_areas`: one row for each trajectory that has a direction, and accuracy. Table `pruning_choices`: for
-each direction the score, schedule and step that are best on the validation texts, and what evaluation texts say of them.
+each direction the score, schedule and step that are best on validation texts, and what evaluation texts say of them.
+Best is the largest gap between the shares of the original likelihood per token (inverse perplexity) that are lost on
+the pruned and on the kept texts. Accuracy would not do: it stays while a model forgets how sure it was.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,15 +35,16 @@ def compare_areas(run: Run, item: WorkItem, prepared: PreparedPruning) -> Mappin
     choices: list[Row] = []
     for pruned, kept in prepared.directions:
         own = [each for each in prepared.trajectories if each.pruned == pruned]
-        validation = [_area(measured[each.name], pruned, kept, "validation", "top1") for each in own]
-        best = own[int(np.argmax(np.nan_to_num(validation, nan=-np.inf)))]
-        for each, area in zip(own, validation):
+        gaps = {each: _likelihood_gaps(measured[each.name], pruned, kept, "validation") for each in own}
+        best = max(own, key=lambda each: float(gaps[each].max()))
+        for each in own:
             head = {
                 "pruned": pruned, "kept": kept, "score": each.score, "schedule": each.schedule,
-                "validation_area": area, "chosen": each == best,
+                "validation_gap": float(gaps[each].max()), "chosen": each == best,
             }  # fmt: skip
             rows += [head | row for row in _area_rows(measured[each.name], nulls, pruned, kept, prepared)]
-        choices.append(_choice(run, best, measured[best.name], nulls, kept, prepared))
+        step = int(gaps[best].argmax())
+        choices.append(_choice(run, best, step, measured[best.name], nulls, kept, prepared))
     for measure in MEASURES:
         family = [row for row in rows if row["measure"] == measure and np.isfinite(row["p_value"])]
         if family:
@@ -53,10 +56,17 @@ def compare_areas(run: Run, item: WorkItem, prepared: PreparedPruning) -> Mappin
     return {}
 
 
-def _area(texts: Measured, pruned: str, kept: str, part: str, measure: str) -> float:
-    return float(
-        separability_area(texts.of(kept, part).plain(measure)[None], texts.of(pruned, part).plain(measure)[None])[0]
-    )
+def _likelihood_gaps(texts: Measured, pruned: str, kept: str, part: str) -> np.ndarray:
+    """Share of the original likelihood per token that is lost on pruned texts, minus that on kept ones, by step."""
+    kept_N, pruned_N = (texts.of(name, part).plain("loss") for name in (kept, pruned))
+    return _gap(kept_N[None], pruned_N[None])[0]
+
+
+def _gap(kept_WN: np.ndarray, pruned_WN: np.ndarray) -> np.ndarray:
+    """The same of losses per token, for many weights."""
+    left = [np.exp(np.minimum(loss_WN[:, :1] - loss_WN, 700.0)) for loss_WN in (kept_WN, pruned_WN)]
+    gap: np.ndarray = left[0] - left[1]
+    return gap
 
 
 class _Curves:
@@ -67,13 +77,17 @@ class _Curves:
         self.n_kept, self.n_pruned = len(self._kept.corpus_T), len(self._pruned.corpus_T)
 
     def accuracies(self, weights_WT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """On kept and on pruned texts, (W, N) each; the kept texts come first among the weights."""
+        """On kept and on pruned texts, (W, N) each; the kept texts come first among the weights. Of `loss`, losses."""
         kept_WT, pruned_WT = weights_WT[:, : self.n_kept], weights_WT[:, self.n_kept :]
         return self._kept.ratio(self._measure, kept_WT), self._pruned.ratio(self._measure, pruned_WT)
 
     def area(self, weights_WT: np.ndarray) -> np.ndarray:
         """Separability area of each row of weights."""
         return separability_area(*self.accuracies(weights_WT))
+
+    def gaps(self, weights_WT: np.ndarray) -> np.ndarray:
+        """Gaps of the likelihood at every step; of curves of the measure `loss`."""
+        return _gap(*self.accuracies(weights_WT))
 
     def drops(self, weights_WT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Shares of the original accuracy that are lost, kept and pruned."""
@@ -130,25 +144,23 @@ def _intervals(curves: _Curves, random: Sequence[_Curves], prepared: PreparedPru
 
 
 def _choice(
-    run: Run, best: Trajectory, texts: Measured, nulls: Sequence[Measured], kept: str, prepared: PreparedPruning
+    run: Run,
+    best: Trajectory,
+    step: int,
+    texts: Measured,
+    nulls: Sequence[Measured],
+    kept: str,
+    prepared: PreparedPruning,
 ) -> Row:
-    """The step with the largest gap between the drops on validation texts, and the evaluation texts at this step."""
+    """What evaluation texts say of the step that was chosen on validation texts."""
     pruned = best.pruned
-    drops = [relative_drops(texts.of(name, "validation").plain("top1")) for name in (kept, pruned)]
-    step = int(np.argmax(np.nan_to_num(drops[1] - drops[0], nan=-np.inf)))
     removed = read_removed(run, best.name, step)
-    curves = _Curves(texts, pruned, kept, "top1")
-
-    def gap(weights_WT: np.ndarray, of: _Curves = curves) -> np.ndarray:
-        kept_WN, pruned_WN = of.drops(weights_WT)
-        difference: np.ndarray = (pruned_WN - kept_WN)[:, step]
-        return difference
-
-    random = [_Curves(null, pruned, kept, "top1") for null in nulls]
-    null_N = np.array([float(gap(each.whole, each)[0]) for each in random])
+    curves = _Curves(texts, pruned, kept, "loss")
+    random = [_Curves(null, pruned, kept, "loss") for null in nulls]
+    null_N = np.array([float(each.gaps(each.whole)[0, step]) for each in random])
     found = bootstrap_interval(
-        gap, len(curves.strata), n_resamples=prepared.config.n_bootstrap, seed=prepared.config.seed,
-        strata_R=curves.strata,
+        lambda weights_WT: curves.gaps(weights_WT)[:, step], len(curves.strata),
+        n_resamples=prepared.config.n_bootstrap, seed=prepared.config.seed, strata_R=curves.strata,
     )  # fmt: skip
     row: Row = {
         "pruned": pruned, "kept": kept, "score": best.score, "schedule": best.schedule, "step": step,

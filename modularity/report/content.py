@@ -16,6 +16,7 @@ from modularity.errors import DataError
 
 if TYPE_CHECKING:
     from modularity.report.perturbation import Perturbation
+    from modularity.report.pruning import Pruning
     from modularity.report.scan_content import ScanContent
 
 FloatArray = npt.NDArray[np.float64]
@@ -426,6 +427,8 @@ class ReportContent:
     """Further findings, shown after the computed ones."""
     perturbation: "Perturbation | None" = None
     """What became of tasks while neurons were changed."""
+    pruning: "Pruning | None" = None
+    """What became of two capabilities while units were removed."""
     scan: "ScanContent | None" = None
     """A checkpoint scan that is shown as a section (`training`) of this page."""
     sections: tuple[str, ...] = ("predictivity", "overlap", "experts", "sensitivity", "neurons")

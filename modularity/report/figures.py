@@ -20,6 +20,7 @@ from modularity.report.perturbation import (
     drop_grid,
     routing_caption,
 )
+from modularity.report.pruning import pruning_plots
 from modularity.report.scan_figures import scan_plots
 from modularity.report.svg import standalone
 from modularity.report.wording import MISSING, interval, number, p_cell, significant
@@ -74,6 +75,7 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     found += [_expert_map_figure(content, each, top) for each in content.expert_maps]
     found += [plot_figure(sensitivity_plot(content))] if content.sensitivity else []
     found += _perturbation_figures(content)
+    found += [plot_figure(plot) for plot in pruning_plots(content.pruning)] if content.pruning is not None else []
     if content.scan is not None:
         found += [plot_figure(replace(plot, section="training")) for plot in scan_plots(content.scan)]
     return tuple(found)

@@ -73,7 +73,7 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def _sections(drawn: tuple[Figure, ...]) -> list[str]:
-    known = ("predictivity", "overlap", "experts", "sensitivity", "perturbation", "routing", "training")
+    known = ("predictivity", "overlap", "experts", "sensitivity", "perturbation", "routing", "pruning", "training")
     return list(dict.fromkeys((*known, *(figure.section for figure in drawn))))
 
 

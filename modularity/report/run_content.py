@@ -25,6 +25,8 @@ from modularity.report.run_function_experts import function_expert_curves
 from modularity.report.run_notes import run_notes
 from modularity.report.run_perturbation import JOB as PERTURBATION
 from modularity.report.run_perturbation import perturbation_content
+from modularity.report.run_pruning import JOB as PRUNING
+from modularity.report.run_pruning import pruning_content
 from modularity.report.run_tables import Row, RunTables
 from modularity.stats import benjamini_hochberg
 from modularity.store import Run
@@ -37,6 +39,8 @@ def report_content(run: Run) -> ReportContent:
     """Everything that the page shows; parts that the run has not computed stay empty."""
     if run.manifest.job == PERTURBATION:
         return perturbation_content(run, _model_name(run))
+    if run.manifest.job == PRUNING:
+        return pruning_content(run, _model_name(run))
     tables = RunTables(run)
     functions = tables.functions
     curves = tuple(curve for name in functions for curve in _curves(tables, name))
