@@ -57,17 +57,17 @@ def make_prompts(
     """
     if kind == "masked":
         raise InputError("a masked language model does not go on with a text; leave continuations out")
-    first = _first_tokens(kind, tokenizer)
     end: tuple[int, ...] = ()
     if kind == "seq2seq":
         end = (sentinel_id(tokenizer), *((tokenizer.eos_token_id,) if ends_with_eos(tokenizer) else ()))
     prompts, n_short = [], 0
     for text in texts:
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         if len(ids) <= n_prompt:
             n_short += 1
             continue
         begin, rest = (tokenizer.decode(part) for part in (ids[:n_prompt], ids[n_prompt : n_prompt + n_new]))
+        first = _first_tokens(kind, tokenizer, text, ids)
         prompts.append(Prompt((*first, *ids[:n_prompt], *end), begin, rest))
     return prompts, n_short
 
@@ -113,7 +113,8 @@ class _Writer:
         self._prompt_BT = torch.tensor([prompt.ids for prompt in prompts], device=device)
         self._keys_B = [digest(prompt.ids) for prompt in prompts]
         self._eos = self._tokenizer.eos_token_id
-        banned = set(self._tokenizer.all_special_ids) - {self._eos}
+        marks = {index for index, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+        banned = (marks | set(self._tokenizer.all_special_ids)) - {self._eos}
         if model.kind == "seq2seq":
             banned.add(sentinel_id(self._tokenizer))
         self._banned = torch.tensor(sorted(banned), dtype=torch.int64, device=device)
@@ -170,13 +171,10 @@ class _Writer:
         return text
 
 
-def _first_tokens(kind: HeadKind, tokenizer: Any) -> tuple[int, ...]:
-    """Special tokens that a decoder's tokenizer puts before a text."""
+def _first_tokens(kind: HeadKind, tokenizer: Any, text: str, ids: list[int]) -> list[int]:
+    """Special tokens that a decoder's tokenizer puts before a text, whose own tokens are `ids`."""
     if kind != "causal":
-        return ()
-    special, first = set(tokenizer.all_special_ids), []
-    for token in tokenizer("a", verbose=False)["input_ids"]:
-        if token not in special:
-            break
-        first.append(token)
-    return tuple(first)
+        return []
+    whole: list[int] = list(tokenizer(text, verbose=False)["input_ids"])
+    start = next((start for start in range(len(whole)) if whole[start : start + len(ids)] == ids), 0)
+    return whole[:start]

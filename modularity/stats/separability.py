@@ -2,8 +2,9 @@
 
 Source: Pochinkov 2023; Pochinkov and Schoots 2024, arXiv 2403.01267. x and y are the drops of accuracy on kept and on
 pruned texts, as shares of the original accuracy; A = 2 * integral of (y - x) dx. A = 1 if the pruned capability goes
-first and alone, 0 on the diagonal, -1 if the kept one goes first. Departure: a curve that stops early is closed by the
-straight line to (1, 1), where both are gone; this adds (y_n - x_n) * (1 - x_n) to A.
+first and alone, 0 on the diagonal, -1 if the kept one goes first; more than 1 where the kept one improves. Departure:
+a curve that stops early is closed by the straight line to (1, 1), where both are gone; this adds
+(y_n - x_n) * (1 - x_n) to A.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def separability_area(kept_XN: Array, pruned_XN: Array) -> Array:
 
     Returns
     -------
-    area_X : float64 of shape (...), 1 at best; NaN where an unchanged model has no accuracy to lose
+    area_X : float64 of shape (...); NaN where an unchanged model has no accuracy to lose
 
     Raises
     ------
