@@ -110,15 +110,17 @@ def split_texts(corpus: Corpus, shares: Mapping[str, float], *, seed: int = 0) -
 
     Returns
     -------
-    parts : the texts of each part, in the order of the corpus
+    parts : the texts of each part, in an order that depends on their content only: the first of them are as good as
+        drawn, from whichever source they come
     """
     names, edges = list(shares), np.cumsum(list(shares.values()))
-    parts: dict[str, list[str]] = {name: [] for name in names}
+    parts: dict[str, list[tuple[bytes, str]]] = {name: [] for name in names}
     for text in corpus.texts:
         digest = hashlib.sha256(f"{seed} {text}".encode()).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
-        parts[names[min(int(np.searchsorted(edges, place, side="right")), len(names) - 1)]].append(text)
-    return {name: tuple(texts) for name, texts in parts.items()}
+        name = names[min(int(np.searchsorted(edges, place, side="right")), len(names) - 1)]
+        parts[name].append((digest[8:], text))
+    return {name: tuple(text for _, text in sorted(keyed)) for name, keyed in parts.items()}
 
 
 def _distinct(config: CorpusConfig, reasons: Counter[str]) -> dict[str, None]:

@@ -97,3 +97,5 @@ def test_parts_are_disjoint_and_do_not_depend_on_other_texts() -> None:
     some = split_texts(Corpus("a", texts[::7], ()), SHARES, seed=3)
     assert all(set(some[name]) <= set(parts[name]) for name in SHARES)
     assert split_texts(Corpus("a", texts, ()), SHARES, seed=4) != parts
+    halves = [int(text.split()[1]) < 1000 for text in parts["one"][:200]]
+    assert 70 < sum(halves) < 130  # the first ones are drawn from the whole corpus
