@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from modularity.errors import DataError
 from modularity.pipelines.pruning_prepare import PreparedPruning, Trajectory
 from modularity.pipelines.pruning_trajectories import (
     MEASURES,
@@ -129,18 +130,26 @@ def _area_rows(
 
 
 def _intervals(curves: _Curves, random: Sequence[_Curves], prepared: PreparedPruning) -> Row:
-    """95 % intervals over texts: of the area, and of its excess over random units on the same texts."""
-    settings: dict[str, Any] = {
-        "n_resamples": prepared.config.n_bootstrap, "seed": prepared.config.seed, "strata_R": curves.strata,
-    }  # fmt: skip
+    """95 % intervals over texts: of the area, and of its excess over random units on the same texts.
+
+    They stay NaN where so few tokens are right that some resamples of the texts have none: no interval is known then.
+    """
 
     def excess(weights_WT: np.ndarray) -> np.ndarray:
         difference: np.ndarray = curves.area(weights_WT) - np.mean([each.area(weights_WT) for each in random], axis=0)
         return difference
 
-    area = bootstrap_interval(curves.area, len(curves.strata), **settings)
-    above = bootstrap_interval(excess, len(curves.strata), **settings)
-    return {"area_low": area.low, "area_high": area.high, "excess_low": above.low, "excess_high": above.high}
+    found: Row = {}
+    for name, statistic in (("area", curves.area), ("excess", excess)):
+        try:
+            each = bootstrap_interval(
+                statistic, len(curves.strata), n_resamples=prepared.config.n_bootstrap, seed=prepared.config.seed,
+                strata_R=curves.strata,
+            )  # fmt: skip
+        except DataError:
+            continue
+        found |= {f"{name}_low": each.low, f"{name}_high": each.high}
+    return found
 
 
 def _choice(

@@ -14,7 +14,7 @@ from typer.main import get_command
 from modularity.cli import app
 from modularity.config import apply_overrides, validate_config
 from modularity.data import FunctionConfig
-from modularity.pipelines import EmergentModularityConfig, PerturbationConfig
+from modularity.pipelines import EmergentModularityConfig, PerturbationConfig, PruningConfig
 from modularity.pretraining import PretrainConfig
 
 REPO = Path(__file__).parent.parent.parent
@@ -123,6 +123,9 @@ def test_named_overrides_are_valid(document: Path) -> None:
             validate_config(EmergentModularityConfig, apply_overrides(values, [override]))
         elif key in PerturbationConfig.model_fields:
             validate_config(PerturbationConfig, apply_overrides({"source": "runs/x"}, [override]))
+        elif key in PruningConfig.model_fields:
+            corpora = {name: {"name": name, "source": f"{name}.txt"} for name in ("target", "retain")}
+            validate_config(PruningConfig, apply_overrides({"model": {"name": "x"}, **corpora}, [override]))
         else:
             validate_config(PretrainConfig, apply_overrides({}, [override]))
 
