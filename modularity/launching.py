@@ -18,6 +18,7 @@ STUDIES = {
     "graph_modularity": "GraphModularityConfig",
     "moefication": "MoeficationConfig",
     "perturbation": "PerturbationConfig",
+    "pruning": "PruningConfig",
     "restricted_routing": "RestrictedRoutingConfig",
 }
 """Jobs that are run by `pipelines.run_<job>`, and the name of their config in `pipelines`."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from modularity.pipelines.perturbation import plan_perturbation, run_perturbation
     from modularity.pipelines.perturbation_config import PerturbationConfig
     from modularity.pipelines.plan import Plan
+    from modularity.pipelines.pruning import plan_pruning, run_pruning
+    from modularity.pipelines.pruning_config import PruningConfig
     from modularity.pipelines.restricted_routing import plan_restricted_routing, run_restricted_routing
     from modularity.pipelines.restricted_routing_config import RestrictedRoutingConfig
     from modularity.pipelines.scan import ScanPlan, plan_scan, run_scan
@@ -30,6 +32,7 @@ __all__ = [
     "MoeficationConfig",
     "PerturbationConfig",
     "Plan",
+    "PruningConfig",
     "RestrictedRoutingConfig",
     "RunStatus",
     "ScanConfig",
@@ -41,12 +44,14 @@ __all__ = [
     "plan_job",
     "plan_moefication",
     "plan_perturbation",
+    "plan_pruning",
     "plan_restricted_routing",
     "plan_scan",
     "run_graph_modularity",
     "run_job",
     "run_moefication",
     "run_perturbation",
+    "run_pruning",
     "run_restricted_routing",
     "run_scan",
     "run_status",
@@ -61,6 +66,7 @@ _HOME = {
     "PerturbationConfig": "perturbation_config",
     "Plan": "plan",
     "RestrictedRoutingConfig": "restricted_routing_config",
+    "PruningConfig": "pruning_config",
     "RunStatus": "status",
     "ScanConfig": "scan_config",
     "ScanPlan": "scan",
@@ -72,12 +78,14 @@ _HOME = {
     "plan_moefication": "moefication",
     "plan_perturbation": "perturbation",
     "plan_restricted_routing": "restricted_routing",
+    "plan_pruning": "pruning",
     "plan_scan": "scan",
     "run_graph_modularity": "graph_modularity",
     "run_job": "emergent",
     "run_moefication": "moefication",
     "run_perturbation": "perturbation",
     "run_restricted_routing": "restricted_routing",
+    "run_pruning": "pruning",
     "run_scan": "scan",
     "run_status": "status",
     "scan_status": "status_of_scan",

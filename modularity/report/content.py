@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from modularity.report.graph_study import GraphStudy
     from modularity.report.moefication import ExpertSelection
     from modularity.report.perturbation import Perturbation
+    from modularity.report.pruning import Pruning
     from modularity.report.restricted_routing import RoutingStudy
     from modularity.report.scan_content import ScanContent
 
@@ -440,6 +441,8 @@ class ReportContent:
     """What is kept when every token runs only some experts."""
     graphs: "GraphStudy | None" = None
     """How far graphs of weights and of co-activations divide into groups."""
+    pruning: "Pruning | None" = None
+    """What became of two capabilities while units were removed."""
     scan: "ScanContent | None" = None
     """A checkpoint scan that is shown as a section (`training`) of this page."""
     sections: tuple[str, ...] = ("predictivity", "overlap", "experts", "sensitivity", "neurons")

@@ -21,6 +21,7 @@ from modularity.report.perturbation import (
     drop_grid,
     routing_caption,
 )
+from modularity.report.pruning import pruning_plots
 from modularity.report.restricted_routing import learning_plot, strategy_plot
 from modularity.report.scan_figures import scan_plots
 from modularity.report.svg import standalone
@@ -81,6 +82,7 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     if content.selection is not None:
         found += [plot_figure(share_plot(content.selection)), plot_figure(layer_plot(content.selection))]
     found += _graph_figures(content)
+    found += [plot_figure(plot) for plot in pruning_plots(content.pruning)] if content.pruning is not None else []
     if content.scan is not None:
         found += [plot_figure(replace(plot, section="training")) for plot in scan_plots(content.scan)]
     return tuple(found)

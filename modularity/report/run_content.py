@@ -29,6 +29,8 @@ from modularity.report.run_moefication import moefication_content
 from modularity.report.run_notes import run_notes
 from modularity.report.run_perturbation import JOB as PERTURBATION
 from modularity.report.run_perturbation import perturbation_content
+from modularity.report.run_pruning import JOB as PRUNING
+from modularity.report.run_pruning import pruning_content
 from modularity.report.run_restricted_routing import JOB as ROUTING
 from modularity.report.run_restricted_routing import restricted_routing_content
 from modularity.report.run_tables import Row, RunTables
@@ -49,6 +51,8 @@ def report_content(run: Run) -> ReportContent:
         return moefication_content(run, _model_name(run))
     if run.manifest.job == GRAPH_MODULARITY:
         return graph_modularity_content(run, _model_name(run))
+    if run.manifest.job == PRUNING:
+        return pruning_content(run, _model_name(run))
     tables = RunTables(run)
     functions = tables.functions
     curves = tuple(curve for name in functions for curve in _curves(tables, name))

@@ -18,6 +18,7 @@ from modularity.pipelines import (
     EmergentModularityConfig,
     MoeficationConfig,
     PerturbationConfig,
+    PruningConfig,
     RestrictedRoutingConfig,
 )
 from modularity.pretraining import PretrainConfig
@@ -135,6 +136,9 @@ def test_named_overrides_are_valid(document: Path) -> None:
             validate_config(RestrictedRoutingConfig, apply_overrides({"source": "runs/x"}, [override]))
         elif key in MoeficationConfig.model_fields:
             validate_config(MoeficationConfig, apply_overrides({"source": "runs/x"}, [override]))
+        elif key in PruningConfig.model_fields:
+            corpora = {name: {"name": name, "source": f"{name}.txt"} for name in ("target", "retain")}
+            validate_config(PruningConfig, apply_overrides({"model": {"name": "x"}, **corpora}, [override]))
         else:
             validate_config(PretrainConfig, apply_overrides({}, [override]))
 

@@ -1,6 +1,8 @@
 """Tiny random models with their LM head, dense and with experts, token batches, and a tokenizer of words."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from modularity.data import Example, FunctionData, Pooling, TokenBatch
 from modularity.models import HeadModel, wrap_head_model
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 VOCABULARY = 48
 PAD = 0
