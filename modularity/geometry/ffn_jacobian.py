@@ -1,4 +1,4 @@
-"""The Jacobian of an FFN in closed form: it acts on each token alone, so its Jacobian is one D x D block for each token.
+"""The Jacobian of an FFN in closed form: it acts on each token alone, so there is one D x D block for each token.
 
 With n = norm(x), g = W_in n, h = act(g) (times u = W_up n in gated FFNs) and y = W_out h, the block of a token is
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -94,7 +94,8 @@ class FunctionJacobian:
         _load_forward_mode()
         self._function, self._point, self._block = function, point, max(1, block)
         with torch.enable_grad():
-            value, self._pull = torch.func.vjp(function, point)
+            pulled: tuple[Any, ...] = torch.func.vjp(function, point)
+        value, self._pull = pulled
         if value.dtype != torch.float64 or not bool(torch.isfinite(value).all()):
             raise DataError(f"the function gives dtype {value.dtype} or values that are not finite; expected float64")
         self._out_shape = value.shape

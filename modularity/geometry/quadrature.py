@@ -1,9 +1,10 @@
 """The whole spectrum of an operator from products with random vectors: stochastic Lanczos quadrature.
 
-Source: Ubaru, Chen and Saad 2017, SIAM J. Matrix Anal. Appl. 38(4); Golub and Meurant 2010. Golub-Kahan bidiagonalisation
-of J from a random vector g gives the nodes (singular values of the small bidiagonal matrix) and weights of a Gauss
-quadrature for gᵀ f(JᵀJ) g, whose mean over g is the trace of f(JᵀJ). Singular values are computed from the bidiagonal
-matrix itself, not from its square, so that small ones keep their digits. The right vectors are kept orthogonal.
+Source: Ubaru, Chen and Saad 2017, SIAM J. Matrix Anal. Appl. 38(4); Golub and Meurant 2010. Golub-Kahan
+bidiagonalisation of J from a random vector g gives the nodes (singular values of the small bidiagonal matrix) and
+weights of a Gauss quadrature for gᵀ f(JᵀJ) g, whose mean over g is the trace of f(JᵀJ). Singular values are computed
+from the bidiagonal matrix itself, not from its square, so that small ones keep their digits. The right vectors are kept
+orthogonal.
 
 Leading singular vectors that are known well can be taken out: then only the rest is estimated, whose trace varies less.
 """

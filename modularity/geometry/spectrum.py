@@ -1,7 +1,7 @@
 """What a spectrum of singular values says about how many directions a map uses.
 
-- numerical rank: singular values above max(m, n) · eps · largest, the size of rounding in float64; and the same with the
-  eps of float32, below which a float32 computation shows noise (Golub and Van Loan 2013, section 5.4.1)
+- numerical rank: singular values above max(m, n) · eps · largest, the size of rounding in float64; and the same with
+  the eps of float32, below which a float32 computation shows noise (Golub and Van Loan 2013, section 5.4.1)
 - stable rank: ‖J‖_F² / largest² (Rudelson and Vershynin 2007), the sum of squares in units of the largest
 - effective rank: exp of the entropy of the singular values divided by their sum (Roy and Vetterli 2007)
 
@@ -156,7 +156,7 @@ def _x_log_x(values: np.ndarray) -> np.ndarray:
 
 
 def _effective_rank(total: float, total_log: float) -> float:
-    """exp of -Σ p log p with p = s / Σ s, from Σ s and Σ s log s."""
+    """Exp of -Σ p log p with p = s / Σ s, from Σ s and Σ s log s."""
     return float(np.exp(np.log(total) - total_log / total)) if total > 0 else 0.0
 
 

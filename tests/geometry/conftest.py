@@ -1,9 +1,13 @@
 """One thread: small matrices gain nothing from more, and lose much where other processes want the cores."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="module", autouse=True)

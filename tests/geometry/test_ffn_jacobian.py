@@ -18,7 +18,11 @@ from modularity.geometry import (
 )
 
 WIDTH, NEURONS, TOKENS, EPS = 10, 24, 4, 1e-5
-OUT, IN, UP = probe_vectors(WIDTH, NEURONS, seed=1), probe_vectors(NEURONS, WIDTH, seed=2), probe_vectors(24, 10, seed=3)
+OUT, IN, UP = (
+    probe_vectors(WIDTH, NEURONS, seed=1),
+    probe_vectors(NEURONS, WIDTH, seed=2),
+    probe_vectors(24, 10, seed=3),
+)
 INPUT = probe_vectors(TOKENS, WIDTH, seed=4)
 GAIN, AFTER_GAIN, BIAS = (1 + 0.1 * probe_vectors(1, WIDTH, seed=s)[0] for s in (5, 6, 7))
 

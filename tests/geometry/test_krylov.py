@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from planted_spectra import with_spectrum
 
 from modularity.errors import DataError
 from modularity.geometry import DenseOperator, leading_singular_values, probe_vectors
-from tests.geometry.spectra import with_spectrum
 
 
 @pytest.mark.parametrize("shape", [(90, 60), (60, 90)])
@@ -41,5 +41,5 @@ def test_all_values_of_a_small_matrix() -> None:
 
 
 def test_more_values_than_there_are_is_refused() -> None:
-    with pytest.raises(DataError, match="n_values=6.*1 to 5 values"):
+    with pytest.raises(DataError, match=r"n_values=6.*1 to 5 values"):
         leading_singular_values(DenseOperator(torch.zeros(7, 5, dtype=torch.float64)), 6)

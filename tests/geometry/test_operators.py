@@ -32,7 +32,7 @@ def test_dense_operator_multiplies_rows() -> None:
 
 
 def test_other_dtypes_are_refused() -> None:
-    with pytest.raises(DataError, match="dtype torch.float32"):
+    with pytest.raises(DataError, match=r"dtype torch\.float32"):
         FunctionJacobian(curved, POINT.float())
     with pytest.raises(DataError, match="expected a float64 matrix"):
         DenseOperator(torch.zeros(2, 2))

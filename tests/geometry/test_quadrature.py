@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from planted_spectra import with_spectrum
 
 from modularity.errors import DataError
 from modularity.geometry import (
@@ -14,7 +15,6 @@ from modularity.geometry import (
     spectral_quadrature,
     spectrum_measures,
 )
-from tests.geometry.spectra import with_spectrum
 
 MATRIX = with_spectrum(0.96 ** np.arange(120), 150, 120)
 
@@ -81,5 +81,5 @@ def test_probes_may_go_in_parts() -> None:
 
 
 def test_one_probe_is_refused() -> None:
-    with pytest.raises(DataError, match="n_probes=1.*2 probes or more"):
+    with pytest.raises(DataError, match=r"n_probes=1.*2 probes or more"):
         spectral_quadrature(DenseOperator(MATRIX), n_probes=1, n_steps=3)
