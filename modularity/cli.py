@@ -110,11 +110,14 @@ def launch(
     """
     from modularity.pipelines import EmergentModularityConfig
 
-    known = ("emergent_modularity", "perturbation", "scan_checkpoints")
+    known = ("emergent_modularity", "perturbation", "scan_checkpoints", "tight_pass")
     if values.get("job", known[0]) not in known:
         raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
     if values.get("job") == "scan_checkpoints":
         _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        return
+    if values.get("job") == "tight_pass":
+        _launch_tight_pass(values, out=out, plan=plan, reuse=reuse, lines=lines)
         return
     if values.get("job") == "perturbation":
         _launch_perturbation(values, out=out, plan=plan, reuse=reuse, lines=lines)
@@ -252,6 +255,40 @@ def _launch_perturbation(
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
         for path in write_report(out):
             print(f"report: {path}", file=sys.stderr)
+
+
+def _launch_tight_pass(
+    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+) -> None:
+    """Validate a tight pass's values, then print its plan or run it."""
+    from modularity.pipelines import TightPassConfig
+
+    problems = [f"--reuse {reuse}: a tight pass uses no activations of another run"] if reuse is not None else []
+    problems += _out_problems(out, plan)
+    try:
+        config = validate_config(TightPassConfig, values, lines)
+    except InputError as error:
+        raise InputError([*error.problems, *problems]) from None
+    if problems:
+        raise InputError(problems)
+    from modularity.pipelines import plan_tight_pass, run_tight_pass
+    from modularity.pipelines.tight_pass_plan import check_plan
+    from modularity.report import REPORT, write_report
+
+    if plan or out is None:
+        made = plan_tight_pass(config)
+        print(made.text())
+        check_plan(made, config.allowance)
+        return
+    try:
+        outcome = run_tight_pass(config, out)
+    except KeyboardInterrupt as interrupt:
+        cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
+        raise KeyboardInterrupt(
+            f"{cause}: finished work items stay recorded in {out}; the same command goes on"
+        ) from None
+    if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
+        _tell_written(write_report(out))
 
 
 def _out_problems(out: str | None, plan: bool) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         FunctionJacobian,
         LinearOperator,
         dense_matrix,
+        dense_singular_values,
         probe_vectors,
     )
     from modularity.geometry.quadrature import Quadrature, spectral_quadrature
@@ -44,6 +45,7 @@ __all__ = [
     "SpectrumMeasures",
     "count_above",
     "dense_matrix",
+    "dense_singular_values",
     "leading_singular_values",
     "measures_of_quadrature",
     "noise_floor",
@@ -58,7 +60,14 @@ __all__ = [
 _MODULES = {
     "ffn_jacobian": ("FfnFactors", "NormFactors", "rank_bounds", "token_jacobian", "token_singular_values"),
     "krylov": ("LeadingValues", "leading_singular_values"),
-    "operators": ("DenseOperator", "FunctionJacobian", "LinearOperator", "dense_matrix", "probe_vectors"),
+    "operators": (
+        "DenseOperator",
+        "FunctionJacobian",
+        "LinearOperator",
+        "dense_matrix",
+        "dense_singular_values",
+        "probe_vectors",
+    ),
     "quadrature": ("Quadrature", "spectral_quadrature"),
     "spectrum": (
         "LEVELS",

@@ -139,6 +139,11 @@ def dense_matrix(operator: LinearOperator, *, block: int = 256) -> Tensor:
     return matrix_MN
 
 
+def dense_singular_values(operator: LinearOperator, *, block: int = 256) -> np.ndarray:
+    """All singular values of an operator, from its whole matrix: float64, descending."""
+    return np.asarray(torch.linalg.svdvals(dense_matrix(operator, block=block)).cpu().numpy())
+
+
 def probe_vectors(n_vectors: int, length: int, *, seed: int, signs: bool = False) -> Tensor:
     """Random rows on the CPU, the same on every machine: standard normal, or signs with entries of 1 and -1."""
     generator = np.random.default_rng(seed)

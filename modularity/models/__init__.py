@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode, compute_threads
     from modularity.models.sites import SiteTable
     from modularity.models.sub_block_parts import SubBlockKind
-    from modularity.models.sub_block_recording import Recorded, record_sub_blocks
+    from modularity.models.sub_block_recording import Recorded, record_sub_blocks, record_text
     from modularity.models.sub_blocks import FfnPieces, SubBlock
     from modularity.models.taps import Tap, firing_order
 
@@ -67,6 +67,7 @@ __all__ = [
     "load_tokenizer",
     "norm_pieces",
     "record_sub_blocks",
+    "record_text",
     "register_architecture",
     "taken",
     "trim_cache",
@@ -95,7 +96,7 @@ _MODULES = {
     "norm_pieces": ("NormPieces", "norm_pieces"),
     "sites": ("SiteTable",),
     "sub_block_parts": ("SubBlockKind",),
-    "sub_block_recording": ("Recorded", "record_sub_blocks"),
+    "sub_block_recording": ("Recorded", "record_sub_blocks", "record_text"),
     "sub_blocks": ("FfnPieces", "SubBlock"),
     "taps": ("Tap", "firing_order"),
 }

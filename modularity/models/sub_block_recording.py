@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -72,6 +73,28 @@ def record_sub_blocks(
         for handle in handles:
             handle.remove()
     return {key: recorder.result() for key, recorder in recorders.items()}
+
+
+def record_text(
+    model: LoadedModel,
+    ids_T: np.ndarray,
+    *,
+    stack: StackName,
+    layers: Sequence[int],
+    kinds: Sequence[SubBlockKind] = KINDS,
+) -> dict[tuple[SubBlockKind, int], Recorded]:
+    """As `record_sub_blocks`, in a forward of one text; the decoder of two stacks gets its start token.
+
+    Parameters
+    ----------
+    model, stack, layers, kinds : see `record_sub_blocks`
+    ids_T : integer array of shape (T,): token ids
+    """
+    ids_BT = torch.from_numpy(np.asarray(ids_T, dtype=np.int64))[None].to(model.device)
+    inputs = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT)}
+    if len(model.sites.stacks) == 2:
+        inputs["decoder_input_ids"] = torch.full((1, 1), model.decoder_start_id, device=model.device)
+    return record_sub_blocks(model, lambda: model.module(**inputs), stack=stack, layers=layers, kinds=kinds)
 
 
 class _Recorder:

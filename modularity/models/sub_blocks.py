@@ -69,7 +69,7 @@ class SubBlock:
         activation = live.activation
         self._activation = float64_copy(activation) if isinstance(activation, nn.Module) else activation
         self.error = self._check(recorded, live)
-        self.width = recorded.input_TD.shape[1]
+        self.inner_width = linear_weight(live.out, f"{live.place}.out").shape[1]
         if shuffle_seed is not None:
             self._shuffle(shuffle_seed)
         self.point_TD = recorded.input_TD

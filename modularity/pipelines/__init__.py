@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from modularity.pipelines.scan_config import ScanConfig, ScanSettings
     from modularity.pipelines.status import RunStatus, run_status
     from modularity.pipelines.status_of_scan import ScanStatus, scan_status
+    from modularity.pipelines.tight_pass import plan_tight_pass, run_tight_pass
+    from modularity.pipelines.tight_pass_config import TightPassConfig
     from modularity.pipelines.verification import Verification, verify_run
 
 __all__ = [
@@ -27,14 +29,17 @@ __all__ = [
     "ScanPlan",
     "ScanSettings",
     "ScanStatus",
+    "TightPassConfig",
     "Verification",
     "plan_job",
     "plan_perturbation",
     "plan_scan",
+    "plan_tight_pass",
     "run_job",
     "run_perturbation",
     "run_scan",
     "run_status",
+    "run_tight_pass",
     "scan_status",
     "verify_run",
 ]
@@ -48,14 +53,17 @@ _HOME = {
     "ScanPlan": "scan",
     "ScanSettings": "scan_config",
     "ScanStatus": "status_of_scan",
+    "TightPassConfig": "tight_pass_config",
     "Verification": "verification",
     "plan_job": "emergent",
     "plan_perturbation": "perturbation",
     "plan_scan": "scan",
+    "plan_tight_pass": "tight_pass",
     "run_job": "emergent",
     "run_perturbation": "perturbation",
     "run_scan": "scan",
     "run_status": "status",
+    "run_tight_pass": "tight_pass",
     "scan_status": "status_of_scan",
     "verify_run": "verification",
 }
