@@ -31,6 +31,8 @@ CONVERGED = 1e-4
 """Largest residual, as a share of the value, of singular values that count as known in a quadrature."""
 LEVEL_NAMES = ("above_tenth", "above_hundredth", "above_thousandth", "above_ten_thousandth")
 NOT_KNOWN = float("nan")
+TOKEN_MEANS = ("stable_rank", "effective_rank")
+"""Measures of the blocks of single tokens, of which an FFN's row has the mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,7 @@ def measure_ffn(block: SubBlock, config: TightPassConfig, *, n_threads: int) -> 
         _token_row(position, values_TD[position], int(active_T[position]), int(bounds_T[position]), floor)
         for position in range(n_tokens)
     )
+    row |= {f"token_{name}": float(np.mean([token[name] for token in tokens])) for name in TOKEN_MEANS}
     ordered = np.sort(values_TD, axis=None)[::-1]
     arrays = _arrays(ordered, measures.largest, config, leading=ordered, residuals=np.zeros(len(ordered)))
     return Measured(row, tokens, arrays)
@@ -143,7 +146,8 @@ def _row(
         "effective_high": measures.effective_rank.high,
     }
     row |= {name: level.value for name, level in zip(LEVEL_NAMES, measures.above, strict=True)}
-    return row | {"active_share": NOT_KNOWN, "n_products": n_products}
+    row |= {"active_share": NOT_KNOWN, **{f"token_{name}": NOT_KNOWN for name in TOKEN_MEANS}}
+    return row | {"n_products": n_products}
 
 
 def _token_row(position: int, values_D: np.ndarray, n_active: int, bound: int, floor: float) -> dict[str, Any]:

@@ -29,8 +29,8 @@ PER_TOKEN = (
     "above_hundredth",
     "above_thousandth",
 )
-TESTED = ("rank", "stable_rank", "effective_rank", "above_hundredth")
-MEASURES = (*PER_TOKEN, "active_share")
+TESTED = ("rank", "stable_rank", "effective_rank", "above_hundredth", "token_stable_rank", "token_effective_rank")
+MEASURES = (*PER_TOKEN, "token_stable_rank", "token_effective_rank", "active_share")
 
 
 def write_tests(run: Run, item: WorkItem, config: TightPassConfig) -> dict[str, Any]:
