@@ -31,15 +31,15 @@ METHODS = {
 Row = dict[str, Any]
 
 
-def tight_pass_content(run: Run, model: str) -> TightPass:
+def tight_pass_content(run: Run) -> TightPass:
     """Everything that the page of a tight pass shows; parts that are not computed yet stay empty.
 
     Parameters
     ----------
     run : a run of the job `tight_pass`
-    model : name of the model to print
     """
     manifest, notes = run.manifest, run.manifest.notes
+    model = _model_name(str(manifest.identity["model"]["name"]))
     rows, layers = _rows(run, "tight_pass"), tuple(notes["layers"])
     return TightPass(
         title=f"Tight passes in {model}",
@@ -59,6 +59,12 @@ def tight_pass_content(run: Run, model: str) -> TightPass:
         notes=tuple(_notes(run, rows)),
         provenance=_provenance(run),
     )
+
+
+def _model_name(name: str) -> str:
+    """Name to print: the hub id, or the last folders of a local path."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part]
+    return "/".join(parts[-2:]) if len(parts) > 2 else name
 
 
 def _rows(run: Run, table: str) -> list[Row]:
@@ -159,8 +165,8 @@ def _layer_finding(row: Row) -> Finding:
     name = SUB_BLOCK_NAMES[row["sub_block"]]
     text = (
         f"{name}: the effective rank per token is lowest in layer {row['lowest_layer']} "
-        f"({significant(row['lowest_mean'], 3)}; in {row['n_lowest']} of {plural(row['n_texts'], 'text')}) and highest in "
-        f"layer {row['highest_layer']} ({significant(row['highest_mean'], 3)}); Friedman test that layers are alike: "
+        f"({significant(row['lowest_mean'], 3)}; in {row['n_lowest']} of {plural(row['n_texts'], 'text')}) and "
+        f"highest in layer {row['highest_layer']} ({significant(row['highest_mean'], 3)}); Friedman test that layers are alike: "
         f"{p_value(row['p_value'])}, corrected {p_value(row['q_value']).removeprefix('p ').removeprefix('= ')}."
     )
     return Finding(text, "supported" if row["q_value"] <= LEVEL else "unsupported", name, "directions")
@@ -173,9 +179,9 @@ def _rank_finding(rows: Sequence[Row]) -> Iterator[Finding]:
     equal = sum(row["rank"] == row["rank_bound"] for row in own)
     float32 = sum(row["rank_float32"] for row in own) / sum(row["rank"] for row in own)
     text = (
-        f"FFN: in {equal} of {len(own)} spectra the rank is exactly its analytic bound (active neurons, width, what norms "
-        f"take away), so that it says nothing of the weights; at the rounding of float32 {100 * float32:.1f} % of it would "
-        "be seen."
+        f"FFN: in {equal} of {len(own)} spectra the rank is exactly its analytic bound (active neurons, width, what "
+        "norms take away): there it counts neurons and says nothing of the weights. At the rounding of float32 "
+        f"{100 * float32:.1f} % of all ranks together would be seen."
     )
     yield Finding(text, "descriptive", "FFN", "directions")
 
@@ -193,9 +199,9 @@ def _notes(run: Run, rows: Sequence[Row]) -> Iterator[str]:
         worst = max(row["largest_residual"] / row["largest"] for row in free if row["largest"] > 0)
         width = max((row["effective_high"] - row["effective_low"]) / row["effective_rank"] for row in free)
         yield (
-            f"{plural(len(free), 'spectrum')[:-1] if len(free) == 1 else f'{len(free):,} spectra'} of attention are "
-            f"estimates: the largest value is within {worst:.1e} of a singular value, intervals of the effective rank over "
-            f"random vectors are at most {100 * width:.1f} % wide."
+            f"Of attention, {len(free):,} {'spectrum is an estimate' if len(free) == 1 else 'spectra are estimates'}: "
+            f"the largest value lies within {worst:.1e} of itself of a singular value, and intervals of the effective rank "
+            f"over random vectors are at most {100 * width:.1f} % wide."
         )
     if len(manifest.notes["texts"]) < 6:
         yield "With fewer than 6 texts the paired test cannot reach p = 0.05: take more."

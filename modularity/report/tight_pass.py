@@ -102,11 +102,11 @@ def _direction_plot(content: TightPass) -> Plot:
         title="Directions that each sub-block uses, per token",
         description=f"Line plots of rank measures by layer for {', '.join(SUB_BLOCK_NAMES[kind] for kind in kinds)}.",
         caption=(
-            f"Measures of the singular values of the Jacobian of each sub-block without residual, divided by the number "
-            f"of tokens: at most {content.width}, the width. Means over {plural(content.n_texts, 'text')}. The rank counts "
-            "values above rounding in float64. Stable rank is the sum of squares over the largest square, effective rank "
-            "the exponential of the entropy of the values. Where attention was not written down, its rank at rounding is "
-            "not known."
+            "Measures of the singular values of the Jacobian of each sub-block without residual, divided by the number "
+            f"of tokens: at most {content.width}, the width. Means over {plural(content.n_texts, 'text')}. The rank "
+            "counts values above rounding in float64. Stable rank is the sum of squares over the largest square, "
+            "effective rank the exponential of the entropy of the values. Where the Jacobian of attention was not "
+            "written down, its rank is not known."
         ),
         panels=panels,
         axis=axis,
@@ -171,11 +171,11 @@ def _spectrum_plot(content: TightPass, kind: str) -> Plot:
         title=f"Sorted singular values of the Jacobian: {name}",
         description=f"Line plots of sorted singular values of {name} by layer, a panel for each.",
         caption=(
-            f"All singular values of the Jacobian of {name} without residual, the largest first, divided by the largest; "
+            f"All singular values of the Jacobian of {name} without residual, the largest first, over the largest; "
             f"decimal logarithm. The grey area holds all {plural(content.n_texts, 'text')}. The horizontal axis is the "
             f"share of all values (tokens times width). Values below 1e{LOWEST:.0f} are drawn there."
         ),
-        panels=tuple(_spectrum_panel(content, [line for line in own if line.layer == layer], layer) for layer in layers),
+        panels=tuple(_spectrum_panel(content, [one for one in own if one.layer == layer], layer) for layer in layers),
         axis=XAxis("share of singular values", ticks, tuple(f"{100 * tick:g} %" for tick in ticks)),
         legend=(*(labels[name] for name in labels if name in used), ("band", "smallest to largest of the texts")),
         headers=("layer", "condition", "share of values", "log10 of value / largest", "over texts"),
