@@ -166,8 +166,8 @@ def _layer_finding(row: Row) -> Finding:
     text = (
         f"{name}: the effective rank per token is lowest in layer {row['lowest_layer']} "
         f"({significant(row['lowest_mean'], 3)}; in {row['n_lowest']} of {plural(row['n_texts'], 'text')}) and "
-        f"highest in layer {row['highest_layer']} ({significant(row['highest_mean'], 3)}); Friedman test that layers are alike: "
-        f"{p_value(row['p_value'])}, corrected {p_value(row['q_value']).removeprefix('p ').removeprefix('= ')}."
+        f"highest in layer {row['highest_layer']} ({significant(row['highest_mean'], 3)}); Friedman test of equal "
+        f"layers: {p_value(row['p_value'])}, corrected {p_value(row['q_value']).removeprefix('p ').removeprefix('= ')}."
     )
     return Finding(text, "supported" if row["q_value"] <= LEVEL else "unsupported", name, "directions")
 
@@ -200,7 +200,7 @@ def _notes(run: Run, rows: Sequence[Row]) -> Iterator[str]:
         width = max((row["effective_high"] - row["effective_low"]) / row["effective_rank"] for row in free)
         yield (
             f"Of attention, {len(free):,} {'spectrum is an estimate' if len(free) == 1 else 'spectra are estimates'}: "
-            f"the largest value lies within {worst:.1e} of itself of a singular value, and intervals of the effective rank "
+            f"the largest value lies within {worst:.1e} of itself of a singular value, intervals of the effective rank "
             f"over random vectors are at most {100 * width:.1f} % wide."
         )
     if len(manifest.notes["texts"]) < 6:
