@@ -28,7 +28,7 @@ MEASURE_NAMES = {
 }
 """Measures that are drawn, per token."""
 SUB_BLOCK_NAMES = {"ffn": "FFN", "attention": "attention"}
-LOWEST = -16.0
+LOWEST = -10.0
 """Decimal logarithm below which singular values are drawn at the foot."""
 
 
@@ -141,8 +141,8 @@ def _direction_panels(content: TightPass, kinds: list[str]) -> Iterator[Panel]:
 
 
 def _row(kind: int, measure: str) -> int:
-    """Panels of one row share a scale: the ranks near the width apart from the small ones."""
-    return 2 * kind + int(measure in ("effective_rank", "stable_rank"))
+    """Panels of one row share a scale; stable ranks are far below the width."""
+    return 2 * kind + int(measure == "stable_rank")
 
 
 def _direction_tip(lines: list[LayerLine], measure: str, index: int, layer: int) -> tuple[str, ...]:
