@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modularity.store.space import Space
 
 STUDIES = {
+    "tight_pass": "TightPassConfig",
     "graph_modularity": "GraphModularityConfig",
     "moefication": "MoeficationConfig",
     "perturbation": "PerturbationConfig",

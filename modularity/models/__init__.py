@@ -31,8 +31,12 @@ if TYPE_CHECKING:
         uses_gpu,
         wrap_model,
     )
+    from modularity.models.norm_pieces import NormPieces, norm_pieces
     from modularity.models.numerics import MatmulMode, apply_matmul_mode, choose_matmul_mode, compute_threads
     from modularity.models.sites import SiteTable
+    from modularity.models.sub_block_parts import SubBlockKind
+    from modularity.models.sub_block_recording import Recorded, record_sub_blocks, record_text
+    from modularity.models.sub_blocks import FfnPieces, SubBlock
     from modularity.models.taps import Tap, firing_order
 
 __all__ = [
@@ -43,15 +47,20 @@ __all__ = [
     "ExpertVariant",
     "ExpertWeights",
     "FetchedRevision",
+    "FfnPieces",
     "HeadModel",
     "LoadedModel",
     "MatmulMode",
     "ModelConfig",
     "ModelDescription",
     "ModelIdentity",
+    "NormPieces",
+    "Recorded",
     "RoutedNeurons",
     "SiteTable",
     "StackLayout",
+    "SubBlock",
+    "SubBlockKind",
     "Tap",
     "apply_matmul_mode",
     "architecture_of",
@@ -66,6 +75,9 @@ __all__ = [
     "load_head_model",
     "load_model",
     "load_tokenizer",
+    "norm_pieces",
+    "record_sub_blocks",
+    "record_text",
     "register_architecture",
     "restricted_routing_problem",
     "taken",
@@ -101,7 +113,11 @@ _MODULES = {
         "wrap_model",
     ),
     "numerics": ("MatmulMode", "apply_matmul_mode", "choose_matmul_mode", "compute_threads"),
+    "norm_pieces": ("NormPieces", "norm_pieces"),
     "sites": ("SiteTable",),
+    "sub_block_parts": ("SubBlockKind",),
+    "sub_block_recording": ("Recorded", "record_sub_blocks", "record_text"),
+    "sub_blocks": ("FfnPieces", "SubBlock"),
     "taps": ("Tap", "firing_order"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from modularity.pipelines.scan_config import ScanConfig, ScanSettings
     from modularity.pipelines.status import RunStatus, run_status
     from modularity.pipelines.status_of_scan import ScanStatus, scan_status
+    from modularity.pipelines.tight_pass import plan_tight_pass, run_tight_pass
+    from modularity.pipelines.tight_pass_config import TightPassConfig
     from modularity.pipelines.verification import Verification, verify_run
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "ScanPlan",
     "ScanSettings",
     "ScanStatus",
+    "TightPassConfig",
     "Verification",
     "plan_graph_modularity",
     "plan_job",
@@ -47,6 +50,7 @@ __all__ = [
     "plan_pruning",
     "plan_restricted_routing",
     "plan_scan",
+    "plan_tight_pass",
     "run_graph_modularity",
     "run_job",
     "run_moefication",
@@ -55,6 +59,7 @@ __all__ = [
     "run_restricted_routing",
     "run_scan",
     "run_status",
+    "run_tight_pass",
     "scan_status",
     "verify_run",
 ]
@@ -72,6 +77,7 @@ _HOME = {
     "ScanPlan": "scan",
     "ScanSettings": "scan_config",
     "ScanStatus": "status_of_scan",
+    "TightPassConfig": "tight_pass_config",
     "Verification": "verification",
     "plan_graph_modularity": "graph_modularity",
     "plan_job": "emergent",
@@ -81,6 +87,7 @@ _HOME = {
     "plan_pruning": "pruning",
     "plan_scan": "scan",
     "run_graph_modularity": "graph_modularity",
+    "plan_tight_pass": "tight_pass",
     "run_job": "emergent",
     "run_moefication": "moefication",
     "run_perturbation": "perturbation",
@@ -88,6 +95,7 @@ _HOME = {
     "run_pruning": "pruning",
     "run_scan": "scan",
     "run_status": "status",
+    "run_tight_pass": "tight_pass",
     "scan_status": "status_of_scan",
     "verify_run": "verification",
 }

@@ -46,7 +46,7 @@ def render_report(content: ReportContent, *, limits: Limits | None = None) -> st
         numbers={figure.name: number for figure, number in _numbered(drawn)},
         colours={name: category(index) for index, name in enumerate(content.function_order())},
         segments=_segments,
-        sentence=_sentence,
+        sentence=finding_sentence,
     )
 
 
@@ -98,7 +98,7 @@ def _segments(example: ExampleValue) -> tuple[str, str, str]:
     return example.text[:start], example.text[start:stop], example.text[stop:]
 
 
-def _sentence(finding: Finding) -> Markup:
+def finding_sentence(finding: Finding) -> Markup:
     """The text of a finding, its subject in bold, with `p = 0.005` and `5 %` kept on one line."""
     tied = finding.text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%").replace(" < ", "\u00a0<\u00a0")
     subject = f"{finding.subject}:"

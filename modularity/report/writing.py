@@ -8,9 +8,12 @@ from modularity.errors import InputError
 from modularity.report.figures import figures
 from modularity.report.page import render_report
 from modularity.report.run_content import report_content
+from modularity.report.run_tight_pass import JOB as TIGHT_PASS
+from modularity.report.run_tight_pass import tight_pass_content
 from modularity.report.scan_content import scan_content
 from modularity.report.scan_findings import scan_findings
 from modularity.report.scan_page import render_scan, scan_figures
+from modularity.report.tight_pass_page import render_tight_pass, tight_pass_figures
 from modularity.store import Space, is_scan, open_run, open_space, read_scan
 
 REPORT = "report.html"
@@ -73,6 +76,9 @@ def _check_scan(uri: str, scan: str) -> None:
 
 def _run_page(uri: str, scan: str | None) -> tuple[Space, str, Callable[[], dict[str, str]]]:
     run = open_run(uri)
+    if run.manifest.job == TIGHT_PASS:
+        passes = tight_pass_content(run)
+        return run.space, render_tight_pass(passes), lambda: tight_pass_figures(passes)
     content = report_content(run)
     if scan is not None:
         shown = scan_content(scan)

@@ -1,0 +1,85 @@
+"""Sums over the spectrum from random probes against the dense spectrum."""
+
+import numpy as np
+import pytest
+import torch
+from planted_spectra import with_spectrum
+
+from modularity.errors import DataError
+from modularity.geometry import (
+    DenseOperator,
+    count_above,
+    leading_singular_values,
+    measures_of_quadrature,
+    probe_vectors,
+    spectral_quadrature,
+    spectrum_measures,
+)
+
+MATRIX = with_spectrum(0.96 ** np.arange(120), 150, 120)
+
+
+def test_full_steps_give_exact_quadratic_forms() -> None:
+    matrix = with_spectrum(np.linspace(1, 3, 12), 14, 12)
+    quadrature = spectral_quadrature(DenseOperator(matrix), n_probes=3, n_steps=12, seed=7)
+    probes = probe_vectors(3, 12, seed=7, signs=True)
+    eigenvalues, vectors = torch.linalg.eigh(matrix.T @ matrix)
+    for power in (1, 2, 3):
+        direct = ((probes @ vectors) ** 2 * eigenvalues.clamp_min(0) ** (power / 2)).sum(dim=1)
+        np.testing.assert_allclose(quadrature.sums_V(lambda s, p=power: s**p), direct.numpy(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_known", [0, 10])
+def test_error_bars_cover_the_dense_measures(n_known: int) -> None:
+    operator, exact = DenseOperator(MATRIX), torch.linalg.svdvals(MATRIX).numpy()
+    leading = leading_singular_values(operator, max(1, n_known), n_iterations=8)
+    truth = spectrum_measures(exact, (150, 120))
+    covered = {"stable_rank": 0, "effective_rank": 0, "frobenius": 0}
+    for seed in range(20):
+        quadrature = spectral_quadrature(
+            operator,
+            n_probes=8,
+            n_steps=30,
+            seed=seed,
+            known_K=leading.values_K[:n_known],
+            known_right_KN=leading.right_KN[:n_known],
+        )
+        found = measures_of_quadrature(quadrature, leading.values_K[0])
+        for name in covered:
+            estimate = getattr(found, name)
+            covered[name] += estimate.low <= getattr(truth, name).value <= estimate.high
+        counts, errors = count_above(quadrature, np.array([0.1]))
+        assert abs(counts[0] - (exact > 0.1).sum()) < 6 * errors[0] + 1.5
+    assert min(covered.values()) >= 16
+
+
+def test_known_values_make_estimates_sharper() -> None:
+    operator = DenseOperator(MATRIX)
+    leading = leading_singular_values(operator, 20, n_iterations=8)
+    plain = spectral_quadrature(operator, n_probes=8, n_steps=30)
+    sharper = spectral_quadrature(
+        operator, n_probes=8, n_steps=30, known_K=leading.values_K, known_right_KN=leading.right_KN
+    )
+    assert sharper.sums_V(np.square).std() < 0.7 * plain.sums_V(np.square).std()
+
+
+def test_low_rank_breaks_down_cleanly() -> None:
+    operator = DenseOperator(with_spectrum(np.array([2.0, 1.0]), 30, 40))
+    quadrature = spectral_quadrature(operator, n_probes=4, n_steps=20)
+    np.testing.assert_allclose(quadrature.weights_VK.sum(axis=1), 40)
+    assert np.isfinite(quadrature.nodes_VK).all()
+    assert ((quadrature.nodes_VK > 1e-8).sum(axis=1) <= 2).all()
+    zero = spectral_quadrature(DenseOperator(torch.zeros(5, 4, dtype=torch.float64)), n_probes=2, n_steps=3)
+    assert zero.sums_V(np.square).tolist() == [0, 0]
+
+
+def test_probes_may_go_in_parts() -> None:
+    operator = DenseOperator(MATRIX)
+    whole = spectral_quadrature(operator, n_probes=5, n_steps=6)
+    parts = spectral_quadrature(operator, n_probes=5, n_steps=6, probes_at_once=2)
+    np.testing.assert_allclose(whole.nodes_VK, parts.nodes_VK, rtol=1e-9)
+
+
+def test_one_probe_is_refused() -> None:
+    with pytest.raises(DataError, match=r"n_probes=1.*2 probes or more"):
+        spectral_quadrature(DenseOperator(MATRIX), n_probes=1, n_steps=3)
