@@ -65,31 +65,33 @@ def category_scores(similarity_MTT: Array, category_T: Array, null: Labellings) 
     """
     pairs_PM, same_P = _pairs(similarity_MTT, category_T)
     n_within, n_pairs = int(same_P.sum()), len(same_P)
-    total_M = pairs_PM.sum(axis=0)
-
-    def scores(within_NM: Array, total: Array) -> Array:
-        return within_NM / n_within - (total - within_NM) / (n_pairs - n_within)
-
-    within_M = pairs_PM[same_P].sum(axis=0)
-    score_M = scores(within_M, total_M)
-    first, second = text_pairs(len(category_T))
+    total_M, within_M = pairs_PM.sum(axis=0), pairs_PM[same_P].sum(axis=0)
+    score_M = within_M / n_within - (total_M - within_M) / (n_pairs - n_within)
     found: list[Array] = []
     for start in range(0, pairs_PM.shape[1], CHUNK_MATRICES):
         here = slice(start, start + CHUNK_MATRICES)
-        null_NM = np.empty((len(null.category_NT), len(total_M[here])))
-        for row in range(0, len(null_NM), CHUNK_LABELLINGS):
-            labels_NT = null.category_NT[row : row + CHUNK_LABELLINGS]
-            same_NP = (labels_NT[:, first] == labels_NT[:, second]).astype(np.float64)
-            null_NM[row : row + CHUNK_LABELLINGS] = scores(same_NP @ pairs_PM[:, here], total_M[here])
+        null_MN = _null_sums(pairs_PM[:, here], null.category_NT)
+        null_MN = null_MN / n_within - (total_M[here, None] - null_MN) / (n_pairs - n_within)
         tolerance_M = ROUNDING * np.maximum(np.abs(pairs_PM[:, here]).max(axis=0), 1.0)
-        n_reached_M = (null_NM >= score_M[here] - tolerance_M).sum(axis=0)
-        low_M, high_M = np.quantile(null_NM, [0.05, 0.95], axis=0)
-        found.append(
-            np.stack([null_NM.mean(axis=0), null_NM.std(axis=0), low_M, high_M, null.p_values(n_reached_M)])
-        )
+        n_reached_M = (null_MN >= (score_M[here] - tolerance_M)[:, None]).sum(axis=1)
+        p_value_M = null.p_values(n_reached_M)
+        mean_M, sd_M = null_MN.mean(axis=1), null_MN.std(axis=1)
+        low_M, high_M = np.quantile(null_MN, [0.05, 0.95], axis=1, overwrite_input=True)
+        found.append(np.stack([mean_M, sd_M, low_M, high_M, p_value_M]))
     mean_M, sd_M, low_M, high_M, p_value_M = np.concatenate(found, axis=1)
     between_M = (total_M - within_M) / (n_pairs - n_within)
     return CategoryScores(within_M / n_within, between_M, score_M, mean_M, sd_M, low_M, high_M, p_value_M)
+
+
+def _null_sums(pairs_PM: Array, category_NT: Array) -> Array:
+    """Sum over the pairs of one category under every labelling, (M, N)."""
+    first, second = text_pairs(category_NT.shape[1])
+    sums_MN = np.empty((pairs_PM.shape[1], len(category_NT)))
+    for start in range(0, len(category_NT), CHUNK_LABELLINGS):
+        labels_TN = np.ascontiguousarray(category_NT[start : start + CHUNK_LABELLINGS].T)
+        same_PN = (labels_TN[first] == labels_TN[second]).astype(np.float64)
+        sums_MN[:, start : start + CHUNK_LABELLINGS] = pairs_PM.T @ same_PN
+    return sums_MN
 
 
 def _pairs(similarity_MTT: Array, category_T: Array) -> tuple[Array, Array]:

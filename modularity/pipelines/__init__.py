@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from modularity.pipelines.plan import Plan
     from modularity.pipelines.scan import ScanPlan, plan_scan, run_scan
     from modularity.pipelines.scan_config import ScanConfig, ScanSettings
+    from modularity.pipelines.similarity import plan_similarity, run_similarity
+    from modularity.pipelines.similarity_config import SimilarityConfig
     from modularity.pipelines.status import RunStatus, run_status
     from modularity.pipelines.status_of_scan import ScanStatus, scan_status
     from modularity.pipelines.verification import Verification, verify_run
@@ -27,13 +29,16 @@ __all__ = [
     "ScanPlan",
     "ScanSettings",
     "ScanStatus",
+    "SimilarityConfig",
     "Verification",
     "plan_job",
     "plan_perturbation",
     "plan_scan",
+    "plan_similarity",
     "run_job",
     "run_perturbation",
     "run_scan",
+    "run_similarity",
     "run_status",
     "scan_status",
     "verify_run",
@@ -48,13 +53,16 @@ _HOME = {
     "ScanPlan": "scan",
     "ScanSettings": "scan_config",
     "ScanStatus": "status_of_scan",
+    "SimilarityConfig": "similarity_config",
     "Verification": "verification",
     "plan_job": "emergent",
     "plan_perturbation": "perturbation",
     "plan_scan": "scan",
+    "plan_similarity": "similarity",
     "run_job": "emergent",
     "run_perturbation": "perturbation",
     "run_scan": "scan",
+    "run_similarity": "similarity",
     "run_status": "status",
     "scan_status": "status_of_scan",
     "verify_run": "verification",
