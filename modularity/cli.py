@@ -110,7 +110,7 @@ def launch(
     """
     from modularity.pipelines import EmergentModularityConfig
 
-    known = ("emergent_modularity", "perturbation", "scan_checkpoints")
+    known = ("emergent_modularity", "perturbation", "scan_checkpoints", "similarity")
     if values.get("job", known[0]) not in known:
         raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
     if values.get("job") == "scan_checkpoints":
@@ -118,6 +118,9 @@ def launch(
         return
     if values.get("job") == "perturbation":
         _launch_perturbation(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        return
+    if values.get("job") == "similarity":
+        _launch_similarity(values, out=out, plan=plan, reuse=reuse, lines=lines)
         return
     try:
         config = validate_config(EmergentModularityConfig, values, lines)
@@ -252,6 +255,39 @@ def _launch_perturbation(
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
         for path in write_report(out):
             print(f"report: {path}", file=sys.stderr)
+
+
+def _launch_similarity(
+    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+) -> None:
+    """Validate the values of a similarity study, then print its plan or run it."""
+    from modularity.pipelines import SimilarityConfig
+
+    problems = [f"--reuse {reuse} is for runs of emergent_modularity"] if reuse is not None else []
+    problems += _out_problems(out, plan)
+    try:
+        config = validate_config(SimilarityConfig, values, lines)
+    except InputError as error:
+        raise InputError([*error.problems, *problems]) from None
+    if problems:
+        raise InputError(problems)
+    from modularity.pipelines import plan_similarity, run_similarity
+    from modularity.report import REPORT, write_report
+
+    if plan or out is None:
+        made = plan_similarity(config)
+        print(made.text())
+        made.check(config.allowance)
+        return
+    try:
+        outcome = run_similarity(config, out)
+    except KeyboardInterrupt as interrupt:
+        cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
+        raise KeyboardInterrupt(
+            f"{cause}: finished work items stay recorded in {out}; the same command goes on"
+        ) from None
+    if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
+        _tell_written(write_report(out))
 
 
 def _out_problems(out: str | None, plan: bool) -> list[str]:
@@ -399,6 +435,27 @@ def report(
         from modularity.report import write_report
 
         for path in write_report(uri, out=out, figures_folder=figures, scan=scan):
+            print(path)
+
+
+@app.command()
+def figures(
+    uri: RunUri,
+    out: Annotated[Path, typer.Option(help="Folder that the files are written to.")],
+    png: Annotated[bool, typer.Option("--png/--no-png", help="Also write PNG files (needs resvg-py).")] = True,
+    scale: Annotated[float, typer.Option(help="Pixels of the PNG files for each pixel of the drawing.")] = 3.0,
+    dimension: Annotated[
+        list[int] | None, _number(help="Dimension whose stream is drawn (similarity runs); may be repeated.")
+    ] = None,
+) -> None:
+    """Write every figure of a run as an SVG and a PNG file, for papers.
+
+    Example: modularity figures runs/similarity --out figures --dimension 13
+    """
+    with readable_errors():
+        from modularity.report import write_figures
+
+        for path in write_figures(uri, out, png_scale=scale if png else None, dimensions=tuple(dimension or ())):
             print(path)
 
 

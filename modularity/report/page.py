@@ -46,19 +46,21 @@ def render_report(content: ReportContent, *, limits: Limits | None = None) -> st
         numbers={figure.name: number for figure, number in _numbered(drawn)},
         colours={name: category(index) for index, name in enumerate(content.function_order())},
         segments=_segments,
-        sentence=_sentence,
+        sentence=sentence,
     )
 
 
-def render_page(template: str, **values: Any) -> str:
+def render_page(template: str, *, scripts: tuple[str, ...] = (), styles: tuple[str, ...] = (), **values: Any) -> str:
     """A template of this package as HTML text, with the style and script of every page and the policy that allows both.
 
     Parameters
     ----------
     template : file name among the templates
+    scripts, styles : further files among the templates, after those of every page
     values : what the template shows; text is escaped
     """
-    style, script = _style(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    style = "\n".join([_style(), *map(_template, styles)])
+    script = "\n".join(map(_template, ("report.js", *scripts)))
     environment = Environment(
         loader=PackageLoader("modularity.report", "templates"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -70,6 +72,10 @@ def render_page(template: str, **values: Any) -> str:
     return environment.get_template(template).render(
         **values, style=Markup(style), script=Markup(script), policy=_policy(style, script)
     )
+
+
+def _template(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _sections(drawn: tuple[Figure, ...]) -> list[str]:
@@ -97,7 +103,7 @@ def _segments(example: ExampleValue) -> tuple[str, str, str]:
     return example.text[:start], example.text[start:stop], example.text[stop:]
 
 
-def _sentence(finding: Finding) -> Markup:
+def sentence(finding: Finding) -> Markup:
     """The text of a finding, its subject in bold, with `p = 0.005` and `5 %` kept on one line."""
     tied = finding.text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%").replace(" < ", "\u00a0<\u00a0")
     subject = f"{finding.subject}:"
@@ -113,8 +119,7 @@ def _style() -> str:
     dark = (
         f"@media screen and (prefers-color-scheme:dark){{:root{{{variables(dark=True)}}}{figure_css(dark=True)}{swap}}}"
     )
-    page = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return f"{light}\n{FIGURE_CSS}\n{dark}\n{page}"
+    return f"{light}\n{FIGURE_CSS}\n{dark}\n{_template('report.css')}"
 
 
 def _policy(style: str, script: str) -> str:
