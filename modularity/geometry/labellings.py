@@ -92,8 +92,9 @@ def _enumerate(sizes: tuple[int, ...], order: list[int], n_alike: int) -> Array:
         takes_first = place >= len(order) - n_alike
         chosen = list(combinations(range(1, left), size - 1)) if takes_first else list(combinations(range(left), size))
         taken = np.array([(0, *c) for c in chosen] if takes_first else chosen, dtype=np.int64).reshape(-1, size)
-        rest = np.array([np.setdiff1d(np.arange(left), row) for row in taken], dtype=np.int64)
-        rest = rest.reshape(len(taken), left - size)
+        is_free = np.ones((len(taken), left), bool)
+        np.put_along_axis(is_free, taken, False, axis=1)
+        rest = np.nonzero(is_free)[1].reshape(len(taken), left - size)
         n = len(found)
         found = np.repeat(found, len(taken), axis=0)
         texts = free[:, taken].reshape(n * len(taken), size)

@@ -18,6 +18,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 DECAY = 40.0
 """Exponent of the kernel beyond the distance of the k-th neighbour."""
+LARGEST_RATIO = 700.0 ** (1 / DECAY)
+"""Of distances: beyond it the kernel is zero in float64."""
 MAX_STEPS = 100
 FLOOR = 1e-7
 
@@ -35,7 +37,8 @@ def adaptive_kernel(distance_RR: Array, n_neighbours: int) -> Array:
     scale_R = np.sort(distance_RR, axis=1)[:, n_neighbours]
     smallest = distance_RR[distance_RR > 0].min(initial=np.inf)
     scale_R = np.maximum(scale_R, smallest if np.isfinite(smallest) else 1.0)
-    kernel = np.exp(-np.minimum((distance_RR / scale_R[:, None]) ** DECAY, 700.0))
+    ratio = np.minimum(distance_RR / scale_R[:, None], LARGEST_RATIO)
+    kernel = np.exp(-(ratio**DECAY))
     found: Array = (kernel + kernel.T) / 2
     return found
 

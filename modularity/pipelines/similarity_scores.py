@@ -5,6 +5,7 @@ similarity of every pair of categories. Table `alignment`: CKA of every pair of 
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def gram_matrices(run: Run, data: str, shape: SiteShape) -> Iterator[tuple[int, 
                 yield layer, head, gram[head]
 
 
+@lru_cache(maxsize=8)
 def row_texts(run: Run, data: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Text and position of every row, number of the category of every text, and names of the categories."""
     coordinates = run.coordinates(data)

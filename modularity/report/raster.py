@@ -4,8 +4,8 @@ import base64
 import math
 import struct
 import zlib
+from functools import cache
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,15 @@ import numpy.typing as npt
 from modularity.errors import InputError
 
 MAX_SCALE = 20.0
-_FAMILIES = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "Roboto")
+FAMILIES = (
+    "Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "Roboto", "DejaVu Sans", "Noto Sans", "Open Sans",
+    "Ubuntu", "Segoe UI",
+)  # fmt: skip
+"""Fonts that labels are drawn in, the first that is installed."""
+_PROBE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="24" height="24">'
+    '<text x="2" y="20" font-size="20" font-family="{}">{}</text></svg>'
+)
 
 
 def png_problems(scale: float) -> list[str]:
@@ -26,6 +34,11 @@ def png_problems(scale: float) -> list[str]:
             "PNG files are drawn by resvg-py, which is not installed: pip install resvg-py, or write SVG files only "
             "(--no-png)"
         )
+    elif sans_serif() is None:
+        problems.append(
+            f"PNG files need a font for their labels, and none of {', '.join(FAMILIES)} is installed; install one, such "
+            "as fonts-dejavu-core, or write SVG files only (--no-png)"
+        )
     return problems
 
 
@@ -36,13 +49,22 @@ def svg_to_png(svg: str, scale: float) -> bytes:
         raise InputError(problems)
     import resvg_py
 
-    found: bytes = resvg_py.svg_to_bytes(svg_string=svg, zoom=scale, **_font())
-    return bytes(found)
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=scale, font_family=sans_serif(), sans_serif_family=sans_serif()))
 
 
-def _font() -> dict[str, Any]:
-    """The sans-serif family that a drawing without any of its named families falls back to."""
-    return {"font_family": "Liberation Sans", "sans_serif_family": "Liberation Sans"}
+@cache
+def sans_serif() -> str | None:
+    """The first installed font of `FAMILIES`: resvg leaves text out whose font it does not find."""
+    import resvg_py
+
+    def drawn(letter: str, family: str) -> bytes:
+        return bytes(resvg_py.svg_to_bytes(svg_string=_PROBE.format(family, letter)))
+
+    missing, blank = drawn("M", "no such family"), drawn("", FAMILIES[0])
+    for family in FAMILIES:
+        if drawn("M", family) not in (missing, blank):
+            return family
+    return None if missing == blank else "sans-serif"
 
 
 def png_image(colours_HW3: npt.NDArray[np.uint8]) -> bytes:

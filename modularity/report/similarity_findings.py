@@ -28,10 +28,10 @@ def _site(content: SimilarityContent, site: str) -> Iterator[Finding]:
         return
     best = max(rows, key=lambda row: (row["score"], -row["layer"]))
     found = [row for row in rows if row["q_value"] <= LEVEL]
-    subject = capital(site_words(site))
+    subject, word = capital(site_words(site)), "depth" if site.endswith("/residual") else "layer"
     text = (
         f"{subject}: texts of one category are closer than others (centred cosine) in {len(found)} of "
-        f"{plural(len(rows), 'layer')}, most in layer {best['layer']}: category score "
+        f"{plural(len(rows), word)}, most in {word} {best['layer']}: category score "
         f"{with_interval(best['score'], best['low'], best['high'], 3)}, {p_value(best['p_value'])}, "
         f"{p_value(best['q_value'], 'q')}, {best['n_texts']} texts."
     )
@@ -40,8 +40,8 @@ def _site(content: SimilarityContent, site: str) -> Iterator[Finding]:
         if control:
             n_found = sum(row["q_value"] <= LEVEL for row in curves[data])
             text += (
-                f" With {DATA_WORDS[data]} the score of that layer is {number(control[0]['score'], 3)} "
-                f"({plural(n_found, 'layer')} beyond chance)."
+                f" With {DATA_WORDS[data]} the score there is {number(control[0]['score'], 3)} "
+                f"({n_found} of {plural(len(rows), word)} beyond chance)."
             )
     yield Finding(text, "supported" if found else "unsupported", subject, "scores")
 
@@ -79,7 +79,7 @@ def _components(content: SimilarityContent, kind: str) -> Iterator[Finding]:
     if not rows:
         return
     word = _KINDS[kind]
-    subject = capital(f"{word}s")
+    subject = f"Active {word}s"
     counts = []
     for name in content.categories:
         own = [row for row in rows if row["category"] == name and row["q_value"] <= LEVEL]

@@ -50,6 +50,7 @@ def render_similarity(content: SimilarityContent, limits: ExplorerLimits | None 
         headings={anchor: words for anchor, (_, words) in HEADINGS.items()},
         provenance=_provenance(content),
         controls=joined([DATA_WORDS[data] for data in content.data[1:]]),
+        created=content.run.manifest.created[:16].replace("T", " "),
         n_positions=len(content.run.manifest.notes["positions"]),
         n_layers=max(len(content.layers(site)) for site in content.sites),
         colour=category,
