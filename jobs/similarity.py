@@ -1,8 +1,8 @@
 """Are the activations of texts of one category alike, and where in the network?
 
-Question: do attention blocks, single heads, FFN blocks and the residual stream hold texts of one category (news, papers,
-code) closer together than texts of different ones, more than random or shuffled tokens of the same length; which
-dimensions differ by category; and which heads, FFN blocks and experts light up or go dark?
+Question: do attention blocks, single heads, FFN blocks and the residual stream hold texts of a category (news, papers,
+code) closer together than texts of different ones, more than random or shuffled tokens of the same length? Which
+dimensions differ by category, and which heads, FFN blocks and experts light up or go dark?
 Source: NickyP and Fowler, Searching for Modularity in Large Language Models, LessWrong, September 2022, its pictures of
 cosine similarity, streams and heads of OPT-125M and OPT-2.7B: 10 texts of 512 tokens, positions 475, 479 ... 511.
 To compare with, as far as pictures without numbers allow: similarity is high in the first layer, decays, blocks of

@@ -207,7 +207,7 @@ def _rows_as_texts(
     missing = [name for name in wanted if name not in columns]
     if missing:
         problems.extend(
-            f"{config.source!r} has no column {name!r}; it has {', '.join(map(repr, columns))}: set texts.{wanted[name]}"
+            f"{config.source!r} has no column {name!r}, but {', '.join(map(repr, columns))}: set texts.{wanted[name]}"
             for name in missing
         )
         return

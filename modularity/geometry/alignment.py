@@ -1,7 +1,7 @@
 """Linear centred kernel alignment (CKA) between sets of vectors of the same rows, with a null over texts.
 
-Source: Kornblith et al. 2019 (arXiv 1905.00414); the debiased form after Székely and Rizzo 2014, as in Nguyen et al. 2021
-(arXiv 2010.15327): the plain form is near 1 for any two sets that are wider than there are rows.
+Source: Kornblith et al. 2019 (arXiv 1905.00414); the debiased form after Székely and Rizzo 2014, as in Nguyen et al.
+2021 (arXiv 2010.15327): the plain form is near 1 for any two sets that are wider than there are rows.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def anova(values_TD: Array, category_T: Array) -> Anova:
 
 
 def largest_f_p_value(values_TD: Array, category_T: Array, *, n_permutations: int, seed: int) -> float:
-    """p of the largest F of all columns: (1 + b) / (1 + n_permutations) over permuted labels."""
+    """P of the largest F of all columns: (1 + b) / (1 + n_permutations) over permuted labels."""
     n_categories, n_texts = int(category_T.max()) + 1, len(category_T)
     generator = np.random.default_rng(seed)
     observed = _largest(values_TD, category_T, n_categories)

@@ -1,8 +1,8 @@
 """A projection to the plane that keeps local and global structure: potential distances of a diffusion, as PHATE has it.
 
 Source: Moon et al. 2019, Nature Biotechnology 37, 1482-1492: an adaptive kernel, t steps of its random walk, distances
-between the logarithms of the probabilities, metric multidimensional scaling. The last step is scikit-learn's SMACOF. The
-package `phate` is not used: it brings ten packages along, among them a plotting library, for these few lines.
+between the logarithms of the probabilities, metric multidimensional scaling. The last step is scikit-learn's SMACOF.
+The package `phate` is not used: it brings ten packages along, among them a plotting library, for these few lines.
 """
 
 from __future__ import annotations

@@ -161,9 +161,7 @@ def _manifest(prepared: PreparedSimilarity, plan: Plan, found: Mapping[str, Any]
         notes={
             "matmul": found["matmul"],
             "device": found["device"],
-            "categories": {
-                name: int((texts.category_E == index).sum()) for index, name in enumerate(texts.categories)
-            },
+            "categories": {name: int((texts.category_E == index).sum()) for index, name in enumerate(texts.categories)},
             "positions": list(config.texts.position_list()),
             "sites": [str(shape.site) for shape in prepared.compared],
             "tokens": {name: each.table.n_tokens for name, each in prepared.data.items()},

@@ -1,7 +1,7 @@
 """Steps over stored rows: dimensions that differ by category, streams, and components that light up or go dark.
 
-Table `dimension_tests`: F of every dimension (texts themselves only). Table `dimension_summary`: one row for each layer.
-Table `activity`: one row for each component and category.
+Table `dimension_tests`: F of every dimension (texts themselves only). Table `dimension_summary`: one row for each
+layer. Table `activity`: one row for each component and category.
 """
 
 from collections.abc import Iterator, Mapping
@@ -43,7 +43,7 @@ def test_dimensions(
     q_value_LD = benjamini_hochberg(np.stack([each.p_value_D for each in found]))
     best = [int(np.argmax(each.f_value_D)) for each in found]
     n = len(shape.layers)
-    summary = {
+    summary: dict[str, Any] = {
         "data": [data] * n, "site": [str(shape.site)] * n, "layer": list(shape.layers), "n_dimensions": [n_D] * n,
         "n_significant": [int((q <= LEVEL).sum()) for q in q_value_LD],
         "mean_eta_squared": [float(each.eta_squared_D.mean()) for each in found],
@@ -54,7 +54,7 @@ def test_dimensions(
     }  # fmt: skip
     tables = [run.write_table("dimension_summary", item, table_from_columns(summary))]
     if data == TEXTS:
-        columns = {
+        columns: dict[str, Any] = {
             "site": [str(shape.site)] * (n * n_D),
             "layer": np.repeat(np.asarray(shape.layers), n_D),
             "dimension": np.tile(np.arange(n_D), n),
@@ -124,9 +124,7 @@ def compare_activity(
     return {}
 
 
-def _activities(
-    run: Run, data: str, kind: str, shape: SiteShape, n_threads: int
-) -> Iterator[tuple[int, np.ndarray]]:
+def _activities(run: Run, data: str, kind: str, shape: SiteShape, n_threads: int) -> Iterator[tuple[int, np.ndarray]]:
     """Layer, and activity of its components in every row, (R, K)."""
     if kind == "expert":
         partition = run.results(PARTITION)

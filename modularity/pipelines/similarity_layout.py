@@ -1,5 +1,7 @@
 """The dense results of a similarity study: Gram matrices of every data set, and the streams of every dimension."""
 
+from typing import Any
+
 import numpy as np
 
 from modularity.data import TEXTS
@@ -34,7 +36,8 @@ def _create_gram(run: Run, data: str, prepared: PreparedSimilarity) -> None:
     texts = prepared.data[data]
     rows = texts.table.row_example_R
     sizes = {"row": len(rows), "other_row": len(rows)}
-    arrays, coordinates = {}, {}
+    arrays: dict[str, ResultArray] = {}
+    coordinates: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for shape in prepared.compared:
         dim = layer_dim(shape)
         sizes[dim] = len(shape.layers)
@@ -79,7 +82,7 @@ def _record_texts(run: Run, prepared: PreparedSimilarity) -> None:
     if run.is_done(item):
         return
     examples, keep = texts.function.examples, prepared.config.store_text
-    columns = {
+    columns: dict[str, Any] = {
         "text": list(range(len(examples))),
         "text_id": [example.id for example in examples],
         "category": [texts.categories[index] for index in texts.category_E],

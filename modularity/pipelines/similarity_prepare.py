@@ -136,12 +136,12 @@ def prepare_similarity(config: SimilarityConfig) -> PreparedSimilarity:
     texts = _attempt(lambda: load_texts(config.texts), problems)
     description = _attempt(lambda: describe_model(config.model), problems)
     tokenizer = _attempt(lambda: load_tokenizer(config.model), problems) if description is not None else None
-    if description is not None and description.max_positions is not None:
-        if config.texts.length > description.max_positions:
-            problems.append(
-                f"texts.length={config.texts.length}: {config.model.name!r} reads at most {description.max_positions} "
-                "tokens; lower texts.length and texts.positions"
-            )
+    most = None if description is None else description.max_positions
+    if most is not None and config.texts.length > most:
+        problems.append(
+            f"texts.length={config.texts.length}: {config.model.name!r} reads at most {most} tokens; lower "
+            "texts.length and texts.positions"
+        )
     partitioned, experts = None, ExpertsConfig(methods=("balanced",))
     if description is not None and config.experts is not None:
         found = _attempt(lambda: _partition(config, description), problems)

@@ -97,9 +97,7 @@ def score_site(run: Run, item: WorkItem, shape: SiteShape, config: SimilarityCon
     }  # fmt: skip
     tables = [run.write_table("category_scores", item, table_from_columns(columns))]
     if blocks:
-        tables.append(
-            run.write_table("category_blocks", item, _blocks(data, shape.site, blocks, names, category_T))
-        )
+        tables.append(run.write_table("category_blocks", item, _blocks(data, shape.site, blocks, names, category_T)))
     run.commit(item, tables=tables, info={"redrawn": ends.n_redrawn})
     return {}
 
@@ -130,9 +128,7 @@ def align_layers(
         for layer, _, gram in gram_matrices(run, data, shape):
             places.append((str(shape.site), layer))
             matrices.append(gram)
-    found = alignment(
-        np.stack(matrices), text_R, n_permutations=config.scores.n_permutations, seed=config.scores.seed
-    )
+    found = alignment(np.stack(matrices), text_R, n_permutations=config.scores.n_permutations, seed=config.scores.seed)
     first, second = np.triu_indices(len(places), 1)
     columns: Columns = {
         "data": [data] * len(first),

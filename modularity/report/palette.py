@@ -72,7 +72,8 @@ def diverging_ramp(*, dark: bool) -> tuple[str, ...]:
 
 def figure_css(*, dark: bool) -> str:
     """CSS rules for the fills of heat map levels (`q0`…, signed ones `d0`…), colours of functions (`k0`…) and strokes
-    of controls."""
+    of controls.
+    """
     rules = [f".q{level}{{fill:{colour}}}" for level, colour in enumerate(ramp(dark=dark))]
     rules += [f".d{level}{{fill:{colour}}}" for level, colour in enumerate(diverging_ramp(dark=dark))]
     categories = CATEGORIES_DARK if dark else CATEGORIES_LIGHT

@@ -36,8 +36,8 @@ def png_problems(scale: float) -> list[str]:
         )
     elif sans_serif() is None:
         problems.append(
-            f"PNG files need a font for their labels, and none of {', '.join(FAMILIES)} is installed; install one, such "
-            "as fonts-dejavu-core, or write SVG files only (--no-png)"
+            f"PNG files need a font for their labels, and none of {', '.join(FAMILIES)} is installed; install one, "
+            "such as fonts-dejavu-core, or write SVG files only (--no-png)"
         )
     return problems
 
@@ -49,7 +49,9 @@ def svg_to_png(svg: str, scale: float) -> bytes:
         raise InputError(problems)
     import resvg_py
 
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=scale, font_family=sans_serif(), sans_serif_family=sans_serif()))
+    return bytes(
+        resvg_py.svg_to_bytes(svg_string=svg, zoom=scale, font_family=sans_serif(), sans_serif_family=sans_serif())
+    )
 
 
 @cache
@@ -86,7 +88,9 @@ def data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def coloured(value: npt.NDArray[np.float64], ramp: tuple[str, ...], *, low: float, high: float) -> npt.NDArray[np.uint8]:
+def coloured(
+    value: npt.NDArray[np.float64], ramp: tuple[str, ...], *, low: float, high: float
+) -> npt.NDArray[np.uint8]:
     """Eight-bit colours of values between `low` and `high`; missing values are grey."""
     table = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in ramp], np.uint8)
     scaled = (np.clip(np.nan_to_num(value), low, high) - low) / (high - low) * len(ramp)

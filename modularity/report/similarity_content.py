@@ -93,7 +93,7 @@ class SimilarityContent:
         return self.run.layers(TEXTS, Site.parse(site, "decoder"))
 
     def gram(self, data: str, site: str) -> FloatArray | None:
-        """Gram matrices of a site: (layers, rows, rows), or (layers, heads, rows, rows); None while some are missing."""
+        """Gram matrices of a site, (layers, rows, rows) or (layers, heads, rows, rows); None while some are missing."""
         try:
             found: FloatArray = self.run.results(f"gram_{data}")[site.rpartition("/")[2]].values
         except StoreError:
@@ -168,9 +168,7 @@ class SimilarityContent:
         return result
 
 
-def score_curves(
-    content: SimilarityContent, site: str, measure: str
-) -> dict[str, list[Row]]:
+def score_curves(content: SimilarityContent, site: str, measure: str) -> dict[str, list[Row]]:
     """By data set: rows of `category_scores` of a site without heads, by layer."""
     return {
         data: sorted(

@@ -99,7 +99,7 @@ def _gram(content: SimilarityContent, limits: ExplorerLimits, cuts: dict[str, st
     if n_left:
         cuts["gram"] = (
             f"{n_left} of {n_left + len(sets)} sets of matrices (controls, heads) are left out to keep the page small; "
-            "`modularity figures` draws all, and the run's results hold all."
+            "`modularity figures` draws all, and the run’s results hold all."
         )
     if not sets:
         return None

@@ -55,7 +55,9 @@ def similarity_drawings(content: SimilarityContent, dimensions: Sequence[int] = 
             for measure in MEASURES:
                 name = f"gram-{_file(site)}-{measure}" + ("" if data == TEXTS else f"-{data}")
                 title = f"{MEASURE_WORDS[measure]}, {site_words(site)}, {DATA_WORDS[data]}"
-                found[name] = standalone(_gram_drawing(content, name, title, names, content.similarities(gram, measure)))
+                found[name] = standalone(
+                    _gram_drawing(content, name, title, names, content.similarities(gram, measure))
+                )
     found |= _head_drawings(content)
     for site in content.vectors:
         for method in METHODS:
@@ -75,7 +77,9 @@ def _check_dimensions(content: SimilarityContent, dimensions: Sequence[int]) -> 
     if not dimensions:
         return
     if content.streams is None:
-        raise InputError(f"--dimension {dimensions[0]}: this run has no streams; it does not compare the residual stream")
+        raise InputError(
+            f"--dimension {dimensions[0]}: this run has no streams; it does not compare the residual stream"
+        )
     n = content.streams.shape[2]
     wrong = [dimension for dimension in dimensions if not 0 <= dimension < n]
     if wrong:
@@ -120,9 +124,7 @@ def _legend(content: SimilarityContent, y: float) -> list[Markup]:
     return parts
 
 
-def _gram_drawing(
-    content: SimilarityContent, name: str, title: str, names: Sequence[str], found: FloatArray
-) -> Markup:
+def _gram_drawing(content: SimilarityContent, name: str, title: str, names: Sequence[str], found: FloatArray) -> Markup:
     different = content.row_text[:, None] != content.row_text[None, :]
     top = max(0.05, float(np.abs(found[:, different]).max(initial=0.0)))
     ramp = diverging_ramp(dark=False)
@@ -153,7 +155,9 @@ def _gram_drawing(
 
 def _scale(y: float, top: float) -> list[Markup]:
     width, n = 192.0, len(diverging_ramp(dark=False))
-    parts = [element("rect", x=18 + i * width / n, y=y, width=width / n + 0.3, height=9.0, class_=f"d{i}") for i in range(n)]
+    parts = [
+        element("rect", x=18 + i * width / n, y=y, width=width / n + 0.3, height=9.0, class_=f"d{i}") for i in range(n)
+    ]
     marks = ticks(-top, top, 4)
     for value, label in zip(marks, tick_labels(marks)):
         parts.append(text(18 + (value + top) / (2 * top) * width, y + 21, label, class_="muted mid"))
@@ -208,6 +212,6 @@ def _stream_drawing(content: SimilarityContent, dimension: int) -> Markup:
             parts.append(element("path", d=f"M{path}", class_=f"{colour}", fill="none", stroke="currentColor",
                                  stroke_width=1.4, opacity=0.8))  # fmt: skip
     spread = f"Values from {significant(float(values_TL.min()))} to {significant(float(values_TL.max()))}."
-    title = f"Streams of dimension {dimension}"
-    return drawing(f"stream-{dimension}", title, f"A line for each text over depths. {spread}", WIDTH, top + height + 46,
-                   *parts, data={})  # fmt: skip
+    name, title = f"stream-{dimension}", f"Streams of dimension {dimension}"
+    description = f"A line for each text over depths. {spread}"
+    return drawing(name, title, description, WIDTH, top + height + 46, *parts, data={})

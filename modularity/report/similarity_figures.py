@@ -61,9 +61,9 @@ def _score_plot(content: SimilarityContent) -> Plot:
         title="Category score of every layer against its null",
         description="Line plots of the category score by layer, a panel for each site and measure.",
         caption=(
-            "Mean similarity of different texts of one category minus that of texts of different categories; a text has "
-            "one similarity with another, the mean over pairs of positions. Whiskers: 95 % bootstrap over texts within "
-            f"categories. Band: 5–95 % of the score under {how} labellings of the {row['n_texts']} texts. Centred: the "
+            "Mean similarity of different texts of one category minus that of texts of different categories; a text "
+            "has one similarity with another, the mean over pairs of positions. Whiskers: 95 % bootstrap over texts "
+            f"within categories. Band: 5–95 % of the score under {how} labellings of the {row['n_texts']} texts. Centred: the "
             "mean over all rows is taken off first. Controls have the same lengths, positions and labels."
         ),
         panels=tuple(panels),
@@ -146,18 +146,22 @@ def _strings(values: FloatArray, digits: int = 2) -> list[list[str]]:
 
 
 def _grid_figure(
-    name: str, section: str, title: str, caption: str, grid: Grid, fields: list[tuple[str, object]],
+    name: str, section: str, title: str, caption: str, grid: Grid, fields: Sequence[tuple[str, object]],
     columns: Sequence[str],
 ) -> Figure:  # fmt: skip
     finite = grid.value[np.isfinite(grid.value)]
-    top = f"Values lie between {number(float(finite.min()), 3)} and {number(float(finite.max()), 3)}." if len(finite) else ""
+    top = (
+        f"Values lie between {number(float(finite.min()), 3)} and {number(float(finite.max()), 3)}."
+        if len(finite)
+        else ""
+    )
     wide, narrow = (
         grid_figure(f"{name}-{variant}", title, f"Matrix of values. {top}", grid, width=width)
         for variant, width in (("wide", WIDE_PX), ("narrow", NARROW_PX))
     )
     names = [f"{group} · {row}" if group else row for group, row in
              zip(grid.row_groups or [""] * len(grid.row_names), grid.row_names)]  # fmt: skip
-    data: dict[str, object] = {"rows": names, "cols": list(columns), "fields": fields}
+    data: dict[str, object] = {"rows": names, "cols": list(columns), "fields": list(fields)}
     table = Table(("", *columns), tuple((n, *row) for n, row in zip(names, _strings(grid.value))))
     return Figure(name, section, title, caption, wide, narrow, data, limited(table))
 

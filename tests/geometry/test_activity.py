@@ -28,6 +28,7 @@ def test_exact_p_equals_brute_force() -> None:
     activity = np.random.default_rng(0).normal(size=(7, 5)) + 0.8 * (CATEGORY == 0)[:, None]
     found = activity_effects(activity, CATEGORY)
     for k in range(5):
+
         def difference(chosen: tuple[int, ...], k: int = k) -> float:
             inside = np.isin(np.arange(7), chosen)
             return abs(activity[inside, k].mean() - activity[~inside, k].mean())

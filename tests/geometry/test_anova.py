@@ -13,7 +13,7 @@ CATEGORY = np.repeat([0, 1, 2], [4, 3, 5])
 def test_f_and_p_are_those_of_scipy() -> None:
     values = np.random.default_rng(0).normal(size=(12, 6)) + 100
     found = anova(values, CATEGORY)
-    f, p = f_oneway(*(values[CATEGORY == c] for c in range(3)))
+    f, p = f_oneway(*(values[c == CATEGORY] for c in range(3)))
     np.testing.assert_allclose(found.f_value_D, f)
     np.testing.assert_allclose(found.p_value_D, p)
     np.testing.assert_allclose(found.eta_squared_D, 2 * f / (2 * f + 9))

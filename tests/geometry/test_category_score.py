@@ -41,7 +41,9 @@ def test_score_and_exact_p_equal_brute_force() -> None:
     assert found.p_value_M[0] == pytest.approx((null >= observed - 1e-12).mean())
     assert found.null_mean_M[0] == pytest.approx(null.mean())
     assert found.null_sd_M[0] == pytest.approx(null.std())
-    assert (found.null_low_M[0], found.null_high_M[0]) == pytest.approx(tuple(np.quantile(null, [0.05, 0.95])), abs=0.02)
+    assert (found.null_low_M[0], found.null_high_M[0]) == pytest.approx(
+        tuple(np.quantile(null, [0.05, 0.95])), abs=0.02
+    )
 
 
 def test_planted_categories_are_found_with_the_smallest_p() -> None:

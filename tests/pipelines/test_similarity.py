@@ -1,4 +1,4 @@
-"""The whole similarity study: planted categories are found, controls are not, Gram matrices are right; resume; refusals."""
+"""The whole similarity study: Gram matrices, planted categories found and random tokens not, resume, refusals."""
 
 from pathlib import Path
 
@@ -57,7 +57,9 @@ def test_gram_matrices_are_those_of_a_plain_forward(finished: Run, planted: Path
 def test_planted_categories_are_found_and_random_tokens_are_not(finished: Run) -> None:
     rows = rows_of(finished, "category_scores", data="texts", site="encoder/residual", measure="cosine")
     assert [row["layer"] for row in rows] == [0, 1, 2]
-    assert {(row["n_texts"], row["n_rows"], row["n_labellings"], row["exact"]) for row in rows} == {(12, 60, 34650, True)}
+    assert {(row["n_texts"], row["n_rows"], row["n_labellings"], row["exact"]) for row in rows} == {
+        (12, 60, 34650, True)
+    }
     for row in rows[1:]:
         assert row["p_value"] < 0.005
         assert row["low"] < row["score"] < row["high"]
@@ -168,9 +170,7 @@ def test_a_chosen_site_without_experts_and_controls(planted: Path, texts: Path, 
 
 def test_everything_wrong_is_said_before_any_work(planted: Path, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    config = tiny.config(
-        planted, tmp_path / "empty", experts={"n_experts": 7}, scores={**tiny.SMALL, "n_removed": 60}
-    )
+    config = tiny.config(planted, tmp_path / "empty", experts={"n_experts": 7}, scores={**tiny.SMALL, "n_removed": 60})
     with pytest.raises(InputError) as refused:
         run_similarity(config, str(tmp_path / "run"), quiet=True)
     found = "\n".join(refused.value.problems)

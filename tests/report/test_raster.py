@@ -48,7 +48,8 @@ def test_a_scale_or_package_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_drawing_with_text_becomes_a_png() -> None:
     pytest.importorskip("resvg_py")
-    head = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><style>text{font-family:Nowhere,sans-serif}</style>'
+    style = "<style>text{font-family:Nowhere,sans-serif}</style>"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20">{style}'
     plain, lettered = (svg_to_png(f'{head}<text x="2" y="15">{word}</text></svg>', 2.0) for word in ("", "MMM"))
     assert struct.unpack(">II", plain[16:24]) == (80, 40)
     assert plain != lettered
