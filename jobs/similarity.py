@@ -29,9 +29,9 @@ from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_er
 SERIES = "series"
 PLANTED = {
     "source": "sample:planted_languages", "category_column": "label", "id_column": "id", "length": 10,
-    "positions": "2:10:1", "too_short": "leave_out", "per_category": 12,
+    "positions": "2:10:1", "too_short": "leave_out", "per_category": 6,
 }  # fmt: skip
-"""Texts of the planted languages: the 12 first of each that have 10 tokens or more."""
+"""Texts of the planted languages: the 6 first of each that have 10 tokens or more."""
 
 
 def study_values(model: str | None, texts: str | None) -> dict[str, Any]:

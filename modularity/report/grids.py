@@ -238,7 +238,7 @@ def _colour_scale(grid: Grid, y: float, layout: _Layout) -> tuple[Markup, int]:
         element("rect", x=x + i * step, y=y, width=step + 0.3, height=9.0, class_=f"{letter}{i}")
         for i in range(N_LEVELS)
     ]
-    positions = ticks(bottom, top, 4 if width > 150 else 2)
+    positions = ticks(bottom, top, 4 if width > 150 else 3 if grid.diverging else 2)
     for value, label in zip(positions, tick_labels(positions)):
         parts.append(text(x + (value - bottom) / (top - bottom) * width, y + 21, label, class_="muted mid"))
     if grid.reference is not None and bottom <= grid.reference <= top:

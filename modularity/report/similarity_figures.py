@@ -63,8 +63,8 @@ def _score_plot(content: SimilarityContent) -> Plot:
         caption=(
             "Mean similarity of different texts of one category minus that of texts of different categories; a text "
             "has one similarity with another, the mean over pairs of positions. Whiskers: 95 % bootstrap over texts "
-            f"within categories. Band: 5–95 % of the score under {how} labellings of the {row['n_texts']} texts. Centred: the "
-            "mean over all rows is taken off first. Controls have the same lengths, positions and labels."
+            f"within categories. Band: 5–95 % of the score under {how} labellings of the {row['n_texts']} texts. "
+            "Centred: the mean over all rows is taken off first. Controls have the same lengths, positions and labels."
         ),
         panels=tuple(panels),
         axis=layer_axis(content, content.vectors),
