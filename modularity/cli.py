@@ -225,6 +225,27 @@ def report(
             print(path)
 
 
+@app.command()
+def figures(
+    uri: RunUri,
+    out: Annotated[Path, typer.Option(help="Folder that the files are written to.")],
+    png: Annotated[bool, typer.Option("--png/--no-png", help="Also write PNG files (needs resvg-py).")] = True,
+    scale: Annotated[float, typer.Option(help="Pixels of the PNG files for each pixel of the drawing.")] = 3.0,
+    dimension: Annotated[
+        list[int] | None, _number(help="Dimension whose stream is drawn (similarity runs); may be repeated.")
+    ] = None,
+) -> None:
+    """Write every figure of a run as an SVG and a PNG file, for papers.
+
+    Example: modularity figures runs/similarity --out figures --dimension 13
+    """
+    with readable_errors():
+        from modularity.report import write_figures
+
+        for path in write_figures(uri, out, png_scale=scale if png else None, dimensions=tuple(dimension or ())):
+            print(path)
+
+
 def _emit(table: Any, output_format: str | None, out: Path | None) -> None:
     """Write an Arrow table to a file, or as text to the terminal."""
     from modularity.store import table_text, write_table_file

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from modularity.store.space import Space
 
 STUDIES = {
-    "tight_pass": "TightPassConfig",
     "graph_modularity": "GraphModularityConfig",
     "moefication": "MoeficationConfig",
     "perturbation": "PerturbationConfig",
     "pruning": "PruningConfig",
     "restricted_routing": "RestrictedRoutingConfig",
+    "similarity": "SimilarityConfig",
+    "tight_pass": "TightPassConfig",
 }
 """Jobs that are run by `pipelines.run_<job>`, and the name of their config in `pipelines`."""
 JOBS = ("emergent_modularity", *STUDIES, "scan_checkpoints")

@@ -86,3 +86,13 @@ def tiny_run(tiny_job: "EmergentModularityConfig", tmp_path_factory: pytest.Temp
     import tiny_jobs
 
     return tiny_jobs.run(tiny_job, tmp_path_factory.mktemp("tiny-run") / "run")
+
+
+@pytest.fixture(scope="session")
+def similarity_run(tiny_job: "EmergentModularityConfig", tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """A finished similarity study of the planted BERT; tests read it and do not change it."""
+    import tiny_similarity
+
+    folder = tmp_path_factory.mktemp("similarity-run")
+    config = tiny_similarity.config(tiny_job.model.name, tiny_similarity.folder(folder / "texts"))
+    return tiny_similarity.run(config, folder / "run")

@@ -1,6 +1,7 @@
 """Labelled text to examples, tokens and token batches."""
 
 from modularity.data.batches import example_batch, row_ranges, token_batches
+from modularity.data.cut_texts import TEXTS, Control, CutTexts, control_texts, cut_texts
 from modularity.data.files import sample_names
 from modularity.data.function_part import Columns, Contrast, FunctionPart, SourceHalves, TriplesConfig
 from modularity.data.functions import Example, FunctionConfig, FunctionData, FunctionKind, Half, Pooling
@@ -12,14 +13,19 @@ from modularity.data.load import load_functions
 from modularity.data.sample_functions import inference_function, sample_functions, series_path
 from modularity.data.statements import Statement, Triple, statements_from_triples
 from modularity.data.template import T5_TEMPLATES
+from modularity.data.texts import CategoryText, TextsConfig, load_texts
 from modularity.data.token_batch import Gather, Reduction, TokenBatch, TokenTable
 from modularity.data.tokenise import Tokenizer, tokenise
 
 __all__ = [
     "LANGUAGES",
     "T5_TEMPLATES",
+    "TEXTS",
+    "CategoryText",
     "Columns",
     "Contrast",
+    "Control",
+    "CutTexts",
     "Example",
     "FunctionConfig",
     "FunctionData",
@@ -34,17 +40,21 @@ __all__ = [
     "Sentence",
     "SourceHalves",
     "Statement",
+    "TextsConfig",
     "TokenBatch",
     "TokenTable",
     "Tokenizer",
     "Triple",
     "TriplesConfig",
+    "control_texts",
+    "cut_texts",
     "declared_function",
     "example_batch",
     "glue_function",
     "inference_function",
     "keeps_rule",
     "load_functions",
+    "load_texts",
     "planted_functions",
     "planted_label_words",
     "row_ranges",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from modularity.pipelines.restricted_routing_config import RestrictedRoutingConfig
     from modularity.pipelines.scan import ScanPlan, plan_scan, run_scan
     from modularity.pipelines.scan_config import ScanConfig, ScanSettings
+    from modularity.pipelines.similarity import plan_similarity, run_similarity
+    from modularity.pipelines.similarity_config import SimilarityConfig
     from modularity.pipelines.status import RunStatus, run_status
     from modularity.pipelines.status_of_scan import ScanStatus, scan_status
     from modularity.pipelines.tight_pass import plan_tight_pass, run_tight_pass
@@ -41,6 +43,7 @@ __all__ = [
     "ScanPlan",
     "ScanSettings",
     "ScanStatus",
+    "SimilarityConfig",
     "TightPassConfig",
     "Verification",
     "plan_graph_modularity",
@@ -50,6 +53,7 @@ __all__ = [
     "plan_pruning",
     "plan_restricted_routing",
     "plan_scan",
+    "plan_similarity",
     "plan_tight_pass",
     "run_graph_modularity",
     "run_job",
@@ -58,6 +62,7 @@ __all__ = [
     "run_pruning",
     "run_restricted_routing",
     "run_scan",
+    "run_similarity",
     "run_status",
     "run_tight_pass",
     "scan_status",
@@ -78,6 +83,7 @@ _HOME = {
     "ScanSettings": "scan_config",
     "ScanStatus": "status_of_scan",
     "TightPassConfig": "tight_pass_config",
+    "SimilarityConfig": "similarity_config",
     "Verification": "verification",
     "plan_graph_modularity": "graph_modularity",
     "plan_job": "emergent",
@@ -88,12 +94,14 @@ _HOME = {
     "plan_scan": "scan",
     "run_graph_modularity": "graph_modularity",
     "plan_tight_pass": "tight_pass",
+    "plan_similarity": "similarity",
     "run_job": "emergent",
     "run_moefication": "moefication",
     "run_perturbation": "perturbation",
     "run_restricted_routing": "restricted_routing",
     "run_pruning": "pruning",
     "run_scan": "scan",
+    "run_similarity": "similarity",
     "run_status": "status",
     "run_tight_pass": "tight_pass",
     "scan_status": "status_of_scan",

@@ -63,8 +63,8 @@ class TightPassPlan(Plan):
             )
         if allowance.hours is not None and self.seconds is not None and self.seconds > 3600 * allowance.hours:
             problems.append(
-                f"the job takes about {format_duration(self.seconds)}, allowed are {allowance.hours:g} h: take fewer texts "
-                "(texts.per_category), layers or controls, lower max_tokens, or raise allowance.hours"
+                f"the job takes about {format_duration(self.seconds)}, allowed are {allowance.hours:g} h: take fewer "
+                "texts (texts.per_category), layers or controls, lower max_tokens, or raise allowance.hours"
             )
         if problems:
             raise AllowanceError("the plan exceeds its allowance\n  " + "\n  ".join(problems))

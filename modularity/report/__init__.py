@@ -25,7 +25,7 @@ from modularity.report.findings import headline_findings
 from modularity.report.limits import Limits
 from modularity.report.page import render_report
 from modularity.report.run_content import report_content
-from modularity.report.writing import REPORT, SERIES, write_report
+from modularity.report.writing import REPORT, SERIES, write_figures, write_report
 
 __all__ = [
     "REPORT",
@@ -53,5 +53,6 @@ __all__ = [
     "headline_findings",
     "render_report",
     "report_content",
+    "write_figures",
     "write_report",
 ]

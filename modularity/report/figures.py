@@ -171,7 +171,7 @@ def plot_figure(plot: Plot) -> Figure:
 
     wide, tips = draw("wide", WIDE_PX)
     narrow, _ = draw("narrow", NARROW_PX)
-    table = _limited(Table(plot.headers, plot.rows))
+    table = limited(Table(plot.headers, plot.rows))
     return Figure(plot.name, plot.section, plot.title, plot.caption, wide, narrow, {"tips": tips}, table)
 
 
@@ -184,12 +184,13 @@ def _strings(values: FloatArray, format_: Callable[[float], str]) -> list[list[s
     return [[format_(float(value)) for value in row] for row in values]
 
 
-def _limited(table: Table) -> Table | None:
+def limited(table: Table) -> Table | None:
+    """The table, where it is small enough for the page."""
     return table if len(table.rows) * len(table.headers) <= MAX_TABLE_CELLS else None
 
 
 def _value_table(rows: Sequence[str], columns: Sequence[str], values: list[list[str]]) -> Table | None:
-    return _limited(Table(("", *columns), tuple((name, *row) for name, row in zip(rows, values))))
+    return limited(Table(("", *columns), tuple((name, *row) for name, row in zip(rows, values))))
 
 
 def _extremes(values: FloatArray, rows: Sequence[str], columns: Sequence[str]) -> str:

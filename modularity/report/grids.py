@@ -50,11 +50,14 @@ class Grid:
     maximum: float | None = None
     """End of the colour scale; None takes the largest value."""
     digits: int = 2
+    diverging: bool = False
+    """Whether values have a sign: the colour scale then goes from `-top` over paper to `top`."""
 
     @property
     def top(self) -> float:
         """End of the colour scale, a round number; values at or below zero get the lowest colour."""
         finite = self.value[np.isfinite(self.value)] if self.maximum is None else np.array([self.maximum])
+        finite = np.abs(finite) if self.diverging else finite
         largest = max(float(finite.max(initial=0.0)), self.reference or 0.0)
         if largest <= 0:
             return 1.0
@@ -126,21 +129,30 @@ def _positions(groups: Sequence[str], n: int, start: float, size: float, gap: fl
     return positions
 
 
-def levels(value: FloatArray, top: float) -> npt.NDArray[np.int64]:
-    """Colour level of every value, 0 to `N_LEVELS` - 1; -1 where it is missing."""
-    scaled = np.floor(np.nan_to_num(value) / top * N_LEVELS)
+def levels(value: FloatArray, top: float, *, bottom: float = 0.0) -> npt.NDArray[np.int64]:
+    """Colour level of every value between `bottom` and `top`, 0 to `N_LEVELS` - 1; -1 where it is missing."""
+    scaled = np.floor((np.clip(np.nan_to_num(value), bottom, top) - bottom) / (top - bottom) * N_LEVELS)
     return np.where(np.isfinite(value), np.clip(scaled, 0, N_LEVELS - 1), -1).astype(np.int64)
 
 
+def _grid_levels(grid: Grid) -> npt.NDArray[np.int64]:
+    return levels(grid.value, grid.top, bottom=-grid.top if grid.diverging else 0.0)
+
+
+def _is_light(grid: Grid, level: int) -> bool:
+    """Whether a level is light on light paper."""
+    return abs(2 * level - N_LEVELS + 1) < N_LEVELS / 2 + 4 if grid.diverging else level < ON_LIGHT_BELOW
+
+
 def _cells(grid: Grid, layout: _Layout) -> Markup:
-    level = levels(grid.value, grid.top)
+    level, letter = _grid_levels(grid), "d" if grid.diverging else "q"
     gap = 1.0 if layout.cell_width >= 9 else 0.4
     width, height = coordinate(layout.cell_width - gap), coordinate(layout.cell_height - gap)
     paths: dict[str, list[str]] = {}
     for row, column in np.ndindex(*level.shape):
         if grid.blank is not None and grid.blank[row, column]:
             continue
-        style = "na" if level[row, column] < 0 else f"q{level[row, column]}"
+        style = "na" if level[row, column] < 0 else f"{letter}{level[row, column]}"
         start = f"M{coordinate(layout.x[column])} {coordinate(layout.y[row])}"
         paths.setdefault(style, []).append(f"{start}h{width}v{height}h-{width}z")
     return element("g", *(element("path", d="".join(path), class_=style) for style, path in sorted(paths.items())))
@@ -148,13 +160,13 @@ def _cells(grid: Grid, layout: _Layout) -> Markup:
 
 def _marks(grid: Grid, layout: _Layout) -> Markup:
     """Values written into roomy cells, and a dot on each marked cell (in the corner where there is a value)."""
-    level = levels(grid.value, grid.top)
+    level = _grid_levels(grid)
     parts, dots = [], {"": "", " on-light": ""}
     written = layout.cell_width >= 33 and layout.cell_height >= 15 and grid.value.size <= 260
     for row, column in np.ndindex(*level.shape):
         if level[row, column] < 0 or (grid.blank is not None and grid.blank[row, column]):
             continue
-        tone = " on-light" if level[row, column] < ON_LIGHT_BELOW else ""
+        tone = " on-light" if _is_light(grid, int(level[row, column])) else ""
         x, y = layout.x[column] + layout.cell_width / 2, layout.y[row] + layout.cell_height / 2
         if written:
             label = number(float(grid.value[row, column]), grid.digits)
@@ -221,15 +233,16 @@ def _column_labels(grid: Grid, layout: _Layout) -> Markup:
 def _colour_scale(grid: Grid, y: float, layout: _Layout) -> tuple[Markup, int]:
     """Colour bar with its ticks and reference, beside it what it measures and what a dot means; number of its lines."""
     x, width, top = 18.0, 192.0 if layout.width > 400 else 112.0, grid.top
-    step = width / N_LEVELS
+    step, letter, bottom = width / N_LEVELS, "d" if grid.diverging else "q", -top if grid.diverging else 0.0
     parts = [
-        element("rect", x=x + i * step, y=y, width=step + 0.3, height=9.0, class_=f"q{i}") for i in range(N_LEVELS)
+        element("rect", x=x + i * step, y=y, width=step + 0.3, height=9.0, class_=f"{letter}{i}")
+        for i in range(N_LEVELS)
     ]
-    positions = ticks(0, top, 4 if width > 150 else 2)
+    positions = ticks(bottom, top, 4 if width > 150 else 3 if grid.diverging else 2)
     for value, label in zip(positions, tick_labels(positions)):
-        parts.append(text(x + value / top * width, y + 21, label, class_="muted mid"))
-    if grid.reference is not None and 0 <= grid.reference <= top:
-        place = x + grid.reference / top * width
+        parts.append(text(x + (value - bottom) / (top - bottom) * width, y + 21, label, class_="muted mid"))
+    if grid.reference is not None and bottom <= grid.reference <= top:
+        place = x + (grid.reference - bottom) / (top - bottom) * width
         parts.append(element("path", d=f"M{coordinate(place)} {coordinate(y - 1)}l-4 -6h8z", class_="key"))
         parts.append(text(max(place - 4, x - 4), y - 10, grid.reference_label, class_="muted"))
     aside = x + width + 22

@@ -50,15 +50,17 @@ def render_report(content: ReportContent, *, limits: Limits | None = None) -> st
     )
 
 
-def render_page(template: str, **values: Any) -> str:
+def render_page(template: str, *, scripts: tuple[str, ...] = (), styles: tuple[str, ...] = (), **values: Any) -> str:
     """A template of this package as HTML text, with the style and script of every page and the policy that allows both.
 
     Parameters
     ----------
     template : file name among the templates
+    scripts, styles : further files among the templates, after those of every page
     values : what the template shows; text is escaped
     """
-    style, script = _style(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    style = "\n".join([_style(), *map(_template, styles)])
+    script = "\n".join(map(_template, ("report.js", *scripts)))
     environment = Environment(
         loader=PackageLoader("modularity.report", "templates"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -71,6 +73,10 @@ def render_page(template: str, **values: Any) -> str:
         **values, style=Markup(style), script=Markup(script), policy=_policy(style, script)
     )
     return str(drawable(page))
+
+
+def _template(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _sections(drawn: tuple[Figure, ...]) -> list[str]:
@@ -114,8 +120,7 @@ def _style() -> str:
     dark = (
         f"@media screen and (prefers-color-scheme:dark){{:root{{{variables(dark=True)}}}{figure_css(dark=True)}{swap}}}"
     )
-    page = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return f"{light}\n{FIGURE_CSS}\n{dark}\n{page}"
+    return f"{light}\n{FIGURE_CSS}\n{dark}\n{_template('report.css')}"
 
 
 def _policy(style: str, script: str) -> str:

@@ -59,9 +59,23 @@ def ramp(*, dark: bool) -> tuple[str, ...]:
     return tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours)
 
 
+def diverging_ramp(*, dark: bool) -> tuple[str, ...]:
+    """`N_LEVELS` hexadecimal colours from the most negative value (blue) over paper to the most positive (orange)."""
+    position = np.linspace(-1, 1, N_LEVELS)
+    size = np.abs(position)
+    lightness = 0.275 + 0.55 * size if dark else 0.965 - 0.52 * size
+    chroma = np.interp(size, [0, 0.15, 1], [0.005, 0.045, 0.15])
+    hue = np.where(position < 0, 255.0, 48.0)
+    colours = (oklch_to_rgb(*map(float, row)) for row in zip(lightness, chroma, hue))
+    return tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours)
+
+
 def figure_css(*, dark: bool) -> str:
-    """CSS rules for the fills of heat map levels (`q0`…), colours of functions (`k0`…) and strokes of controls."""
+    """CSS rules for the fills of heat map levels (`q0`…, signed ones `d0`…), colours of functions (`k0`…) and strokes
+    of controls.
+    """
     rules = [f".q{level}{{fill:{colour}}}" for level, colour in enumerate(ramp(dark=dark))]
+    rules += [f".d{level}{{fill:{colour}}}" for level, colour in enumerate(diverging_ramp(dark=dark))]
     categories = CATEGORIES_DARK if dark else CATEGORIES_LIGHT
     rules += [f".k{index}{{color:{colour}}}" for index, colour in enumerate(categories)]
     controls = CONTROLS_DARK if dark else CONTROLS_LIGHT

@@ -44,20 +44,20 @@ FDR = 0.05
 def report_content(run: Run) -> ReportContent:
     """Everything that the page shows; parts that the run has not computed stay empty."""
     if run.manifest.job == PERTURBATION:
-        return perturbation_content(run, _model_name(run))
+        return perturbation_content(run, model_name(run))
     if run.manifest.job == ROUTING:
-        return restricted_routing_content(run, _model_name(run))
+        return restricted_routing_content(run, model_name(run))
     if run.manifest.job == MOEFICATION:
-        return moefication_content(run, _model_name(run))
+        return moefication_content(run, model_name(run))
     if run.manifest.job == GRAPH_MODULARITY:
-        return graph_modularity_content(run, _model_name(run))
+        return graph_modularity_content(run, model_name(run))
     if run.manifest.job == PRUNING:
-        return pruning_content(run, _model_name(run))
+        return pruning_content(run, model_name(run))
     tables = RunTables(run)
     functions = tables.functions
     curves = tuple(curve for name in functions for curve in _curves(tables, name))
     return ReportContent(
-        title=f"Emergent modularity in {_model_name(run)}",
+        title=f"Emergent modularity in {model_name(run)}",
         run=_summary(run, tables),
         functions=tuple(_function(run, tables, config) for config in run.manifest.config["functions"]),
         provenance=_provenance(run),
@@ -75,7 +75,7 @@ def report_content(run: Run) -> ReportContent:
     )
 
 
-def _model_name(run: Run) -> str:
+def model_name(run: Run) -> str:
     """Name to print: the hub id, or the last folders of a local path."""
     name = str(run.manifest.identity["model"]["name"])
     parts = [part for part in name.replace("\\", "/").split("/") if part]
@@ -87,7 +87,7 @@ def _summary(run: Run, tables: RunTables) -> RunSummary:
     rows = tables.rows("function_curve")
     widths = {row["layer"]: row["n_neurons"] for row in rows}
     return RunSummary(
-        model=_model_name(run),
+        model=model_name(run),
         site=str(manifest.notes.get("analysed")),
         layers=tuple(sorted(widths)),
         n_neurons=sum(widths.values()),

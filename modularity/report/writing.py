@@ -7,12 +7,17 @@ from pathlib import Path
 from modularity.errors import InputError
 from modularity.report.figures import figures
 from modularity.report.page import render_report
-from modularity.report.run_content import report_content
+from modularity.report.raster import png_problems, svg_to_png
+from modularity.report.run_content import model_name, report_content
 from modularity.report.run_tight_pass import JOB as TIGHT_PASS
 from modularity.report.run_tight_pass import tight_pass_content
 from modularity.report.scan_content import scan_content
 from modularity.report.scan_findings import scan_findings
 from modularity.report.scan_page import render_scan, scan_figures
+from modularity.report.similarity_content import JOB as SIMILARITY
+from modularity.report.similarity_content import SimilarityContent
+from modularity.report.similarity_export import similarity_drawings
+from modularity.report.similarity_page import render_similarity
 from modularity.report.tight_pass_page import render_tight_pass, tight_pass_figures
 from modularity.store import Space, is_scan, open_run, open_space, read_scan
 
@@ -67,6 +72,49 @@ def _own_series(uri: str) -> str | None:
     return series if is_scan(series) and read_scan(series).summary is not None else None
 
 
+def write_figures(
+    uri: str, folder: Path, *, png_scale: float | None = 3.0, dimensions: tuple[int, ...] = ()
+) -> list[str]:
+    """Write every figure of a run or scan as an SVG file, and as a PNG file; returns what was written.
+
+    Parameters
+    ----------
+    uri : the run or scan
+    folder : for the files, made where it is missing
+    png_scale : pixels for each pixel of the drawing; None: no PNG files
+    dimensions : of a similarity run: dimensions whose streams are drawn, beside those with the largest F
+
+    Raises
+    ------
+    InputError
+        `png_scale` is not positive or too large, resvg-py is not installed, `dimensions` are out of range or for
+        another job, or a file cannot be written.
+    StoreError
+        There is no run.
+    """
+    problems = [] if png_scale is None else png_problems(png_scale)
+    is_similarity = not is_scan(uri) and open_run(uri).manifest.job == SIMILARITY
+    if dimensions and not is_similarity:
+        problems.append(f"--dimension {dimensions[0]}: {uri} is no similarity study, the only runs with streams")
+    if problems:
+        raise InputError(problems)
+    if is_similarity:
+        run = open_run(uri)
+        drawn = similarity_drawings(SimilarityContent(run, model_name(run)), dimensions)
+    else:
+        _, _, draw = _scan_page(uri) if is_scan(uri) else _run_page(uri, _own_series(uri))
+        drawn = draw()
+    written = []
+    for name, svg in drawn.items():
+        path = folder / f"{name}.svg"
+        _write(path, svg)
+        written.append(str(path))
+        if png_scale is not None:
+            _write(path.with_suffix(".png"), svg_to_png(svg, png_scale))
+            written.append(str(path.with_suffix(".png")))
+    return written
+
+
 def _check_scan(uri: str, scan: str) -> None:
     if is_scan(uri):
         raise InputError(f"--scan {scan}: {uri} is a scan itself, and only the page of a single run takes one in")
@@ -76,9 +124,14 @@ def _check_scan(uri: str, scan: str) -> None:
 
 def _run_page(uri: str, scan: str | None) -> tuple[Space, str, Callable[[], dict[str, str]]]:
     run = open_run(uri)
+    if scan is not None and run.manifest.job in (TIGHT_PASS, SIMILARITY):
+        raise InputError(f"--scan {scan}: {uri} is a run of {run.manifest.job}, whose page takes no scan in")
     if run.manifest.job == TIGHT_PASS:
         passes = tight_pass_content(run)
         return run.space, render_tight_pass(passes), lambda: tight_pass_figures(passes)
+    if run.manifest.job == SIMILARITY:
+        found = SimilarityContent(run, model_name(run))
+        return run.space, render_similarity(found), lambda: similarity_drawings(found)
     content = report_content(run)
     if scan is not None:
         shown = scan_content(scan)
@@ -91,9 +144,9 @@ def _scan_page(uri: str) -> tuple[Space, str, Callable[[], dict[str, str]]]:
     return open_space(uri), render_scan(content), lambda: scan_figures(content)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be written ({error.strerror}); choose another place") from None

@@ -20,6 +20,7 @@ from modularity.pipelines import (
     PerturbationConfig,
     PruningConfig,
     RestrictedRoutingConfig,
+    SimilarityConfig,
 )
 from modularity.pretraining import PretrainConfig
 
@@ -139,6 +140,8 @@ def test_named_overrides_are_valid(document: Path) -> None:
         elif key in PruningConfig.model_fields:
             corpora = {name: {"name": name, "source": f"{name}.txt"} for name in ("target", "retain")}
             validate_config(PruningConfig, apply_overrides({"model": {"name": "x"}, **corpora}, [override]))
+        elif key in SimilarityConfig.model_fields:
+            validate_config(SimilarityConfig, apply_overrides({"model": {"name": "x"}}, [override]))
         else:
             validate_config(PretrainConfig, apply_overrides({}, [override]))
 
