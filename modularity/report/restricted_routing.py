@@ -116,7 +116,7 @@ _CURVES: tuple[tuple[str, Style, str], ...] = (
     ("functional", "line", "functional experts only"),
     ("others", "control1", "as many others"),
     ("random", "control2", "as many of all"),
-    ("original", "other", "all experts"),
+    ("original", "control3", "all experts"),
 )
 """Strategy, how its line is drawn, and its name in the legend."""
 
