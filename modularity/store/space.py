@@ -219,6 +219,11 @@ def open_space(uri: str | os.PathLike[str]) -> Space:
 
 
 def _normal_uri(uri: str) -> str:
+    if not _is_text(uri):
+        raise InputError(
+            f"{uri!r} is no place to keep a run: it holds a NUL or bytes that are not UTF-8, which no record can name; "
+            "choose another name"
+        )
     parts = urlsplit(uri)
     if "://" not in uri:
         return str(Path(uri).expanduser().absolute()) if uri else _refuse(uri)
@@ -232,6 +237,14 @@ def _normal_uri(uri: str) -> str:
             "credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"
         )
     return uri.rstrip("/")
+
+
+def _is_text(uri: str) -> bool:
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in uri
 
 
 def _refuse(uri: str) -> str:

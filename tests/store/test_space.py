@@ -63,6 +63,13 @@ def test_unknown_place_is_refused(uri):
         open_space(uri)
 
 
+@pytest.mark.parametrize("uri", ["a\0b", "runs/\udcff"])
+def test_names_that_no_record_can_hold_are_refused(uri):
+    with pytest.raises(InputError, match="holds a NUL or bytes that are not UTF-8") as caught:
+        open_space(uri)
+    str(caught.value).encode()
+
+
 def test_credentials_in_the_uri_are_refused_and_not_repeated():
     with pytest.raises(InputError, match="holds a user name or password") as caught:
         open_space("s3://key:secret@bucket/run")
