@@ -2,11 +2,9 @@
 
 Question: do the neurons of a layer fall into experts of which a token needs few, can a router tell which, and what do
 language-model loss and accuracy lose when only these run? Beside random experts and a router that nothing has taught.
-Source: Zhang Z. et al., MoEfication: Transformer Feed-forward Layers are Mixtures of Experts, Findings of ACL 2022,
-arXiv 2110.01786.
-To compare with, T5 with 96 experts of 32 neurons in each layer: with 10 to 30 % of the FFN parameters the divided
-models keep more than 95 % of their performance; at 25 % a CPU runs about twice as fast. Here neurons are silenced, not
-skipped: what it costs is measured, and the saving is counted in operations.
+Source: Zhang Z. et al., MoEfication, Findings of ACL 2022, arXiv 2110.01786.
+To compare with, T5, experts of 32 neurons: 10 to 30 % of the FFN parameters keep more than 95 % of the performance, at
+25 % a CPU is about twice as fast. Here neurons are silenced, not skipped: the saving is counted in operations.
 
     python -m jobs.moefication --model series --out runs/moefied --plan
     python -m jobs.moefication --model facebook/opt-125m --functions functions.yaml --out runs/opt-moefied

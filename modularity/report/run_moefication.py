@@ -101,7 +101,7 @@ def headline_share(config: Mapping[str, Any]) -> float:
     """The share that findings speak of: the one nearest to that by which routers were trained, below 1 if there is."""
     wanted = float(config["training"]["share"])
     below = [share for share in config["shares"] if share < 1] or config["shares"]
-    return float(min(below, key=lambda share: (abs(share - wanted), share)))
+    return float(min(below, key=lambda share: (round(abs(share - wanted), 9), share)))
 
 
 def _panel(rows: Sequence[Row], shares: Sequence[float]) -> SelectionPanel:
