@@ -194,7 +194,7 @@ def test_a_layout_that_does_not_fit_is_an_error(folder: Path, monkeypatch: pytes
     from modularity.models import sub_blocks
 
     monkeypatch.setattr(sub_blocks, "TOLERANCE", dict.fromkeys(sub_blocks.TOLERANCE, 0.0))
-    with pytest.raises(WorkError, match="SiteError: decoder.layers.0: the ffn .* differs from what the model gave"):
+    with pytest.raises(WorkError, match=r"SiteError: decoder\.layers\.0: the ffn .* differs from what the model gave"):
         run_tight_pass(
             config(folder, layers=[0], kinds=["ffn"], controls=[], texts={"source": str(folder / "texts.jsonl")}),
             str(folder / "unfit"),
