@@ -14,7 +14,7 @@ from typer.main import get_command
 from modularity.cli import app
 from modularity.config import apply_overrides, validate_config
 from modularity.data import FunctionConfig
-from modularity.pipelines import EmergentModularityConfig, PerturbationConfig
+from modularity.pipelines import EmergentModularityConfig, GraphModularityConfig, PerturbationConfig
 from modularity.pretraining import PretrainConfig
 
 REPO = Path(__file__).parent.parent.parent
@@ -123,6 +123,8 @@ def test_named_overrides_are_valid(document: Path) -> None:
             validate_config(EmergentModularityConfig, apply_overrides(values, [override]))
         elif key in PerturbationConfig.model_fields:
             validate_config(PerturbationConfig, apply_overrides({"source": "runs/x"}, [override]))
+        elif key in GraphModularityConfig.model_fields:
+            validate_config(GraphModularityConfig, apply_overrides({"source": "runs/x"}, [override]))
         else:
             validate_config(PretrainConfig, apply_overrides({}, [override]))
 
