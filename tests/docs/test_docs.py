@@ -11,17 +11,13 @@ import typer
 import yaml
 from typer.main import get_command
 
+from modularity import pipelines
 from modularity.cli import app
 from modularity.config import apply_overrides, validate_config
 from modularity.data import FunctionConfig
-from modularity.pipelines import (
-    EmergentModularityConfig,
-    MoeficationConfig,
-    PerturbationConfig,
-    PruningConfig,
-    RestrictedRoutingConfig,
-    SimilarityConfig,
-)
+from modularity.errors import InputError
+from modularity.launching import STUDIES
+from modularity.pipelines import EmergentModularityConfig, ScanConfig
 from modularity.pretraining import PretrainConfig
 
 REPO = Path(__file__).parent.parent.parent
@@ -125,25 +121,29 @@ def test_examples_of_configs_are_valid(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
 def test_named_overrides_are_valid(document: Path) -> None:
-    values = {"model": {"name": "x"}, "functions": [{"name": "a", "source": "a.jsonl"}]}
     overrides = [text.rstrip(".,;:)") for text in OVERRIDE.findall(document.read_text()) if text != "key=value"]
     for override in overrides:
         key = override.partition("=")[0].partition(".")[0]
-        if key in EmergentModularityConfig.model_fields:
-            validate_config(EmergentModularityConfig, apply_overrides(values, [override]))
-        elif key in PerturbationConfig.model_fields:
-            validate_config(PerturbationConfig, apply_overrides({"source": "runs/x"}, [override]))
-        elif key in RestrictedRoutingConfig.model_fields:
-            validate_config(RestrictedRoutingConfig, apply_overrides({"source": "runs/x"}, [override]))
-        elif key in MoeficationConfig.model_fields:
-            validate_config(MoeficationConfig, apply_overrides({"source": "runs/x"}, [override]))
-        elif key in PruningConfig.model_fields:
-            corpora = {name: {"name": name, "source": f"{name}.txt"} for name in ("target", "retain")}
-            validate_config(PruningConfig, apply_overrides({"model": {"name": "x"}, **corpora}, [override]))
-        elif key in SimilarityConfig.model_fields:
-            validate_config(SimilarityConfig, apply_overrides({"model": {"name": "x"}}, [override]))
-        else:
-            validate_config(PretrainConfig, apply_overrides({}, [override]))
+        known = [(config, values) for config, values in smallest_configs() if key in config.model_fields]
+        assert any(is_valid(config, values, override) for config, values in known), f"{override} fits no job"
+
+
+def smallest_configs() -> list[tuple[Any, dict[str, Any]]]:
+    """The config of every job, with values for what it requires."""
+    model, source = {"model": {"name": "x"}}, {"source": "runs/x"}
+    corpora = {name: {"name": name, "source": f"{name}.txt"} for name in ("target", "retain")}
+    declared = model | {"functions": [{"name": "a", "source": "a.jsonl"}]}
+    required = {"pruning": model | corpora, "similarity": model, "tight_pass": model, "moefication": source}
+    studies = [(getattr(pipelines, config), required.get(job, source)) for job, config in STUDIES.items()]
+    return [(EmergentModularityConfig, declared), (ScanConfig, declared), *studies, (PretrainConfig, {})]
+
+
+def is_valid(config: Any, values: dict[str, Any], override: str) -> bool:
+    try:
+        validate_config(config, apply_overrides(values, [override]))
+    except InputError:
+        return False
+    return True
 
 
 def test_no_path_of_a_machine_is_in_the_project() -> None:
