@@ -115,7 +115,8 @@ def test_examples_of_configs_are_valid(document: Path) -> None:
         elif "name" in values and "source" in values:
             validate_config(FunctionConfig, values)
         elif "label_words" in values and "name" not in values:
-            study = RestrictedRoutingConfig if document.stem == "restricted_routing" else PerturbationConfig
+            job = document.stem if document.stem in STUDIES else "perturbation"
+            study = getattr(pipelines, STUDIES[job])
             validate_config(study, {"source": "runs/x", **values})
 
 
