@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from modularity.config import Key, validate_config
-from modularity.errors import InputError, WorkError
+from modularity.errors import AllowanceError, InputError, WorkError
 
 if TYPE_CHECKING:
     from modularity.store.space import Space
@@ -24,7 +24,8 @@ STUDIES = {
     "tight_pass": "TightPassConfig",
 }
 """Jobs that are run by `pipelines.run_<job>`, and the name of their config in `pipelines`."""
-JOBS = ("emergent_modularity", *STUDIES, "scan_checkpoints")
+JOINT = "opt_modularity"
+JOBS = ("emergent_modularity", *STUDIES, JOINT, "scan_checkpoints")
 OUT_MISSING = "--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first"
 
 
@@ -54,6 +55,9 @@ def launch(
         raise InputError(f"job={job!r} is not known: expected one of {', '.join(JOBS)}")
     if job == "scan_checkpoints":
         _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        return
+    if job == JOINT:
+        _launch_joint(values, out=out, plan=plan, reuse=reuse, lines=lines)
         return
     if job in STUDIES:
         _launch_study(values, out=out, plan=plan, reuse=reuse, lines=lines)
@@ -169,17 +173,70 @@ def _launch_study(
         raise InputError([*error.problems, *problems]) from None
     if problems:
         raise InputError(problems)
-    from modularity.report import REPORT, write_report
-
     if plan or out is None:
         made = getattr(pipelines, f"plan_{name}")(config)
         print(made.text())
         made.check(config.allowance)
         return
+    _run_study(name, config, out)
+
+
+def _run_study(name: str, config: Any, out: str) -> None:
+    from modularity import pipelines
+    from modularity.report import REPORT, write_report
+
     with _told_where_it_goes_on(out):
         outcome = getattr(pipelines, f"run_{name}")(config, out)
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
         _tell_written(write_report(out))
+
+
+def _launch_joint(
+    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+) -> None:
+    """Validate the parts of a joint study, print their plans, and run one after the other, each in its own folder."""
+    from modularity import pipelines
+
+    problems = [] if reuse is None else [f"--reuse {reuse} is for runs of emergent_modularity, not of {JOINT}"]
+    problems += [OUT_MISSING] if out is None and not plan else []
+    try:
+        config: Any = validate_config(pipelines.OptModularityConfig, values, lines)
+    except InputError as error:
+        raise InputError([*error.problems, *problems]) from None
+    plans = {}
+    for name, part in config.parts().items():
+        problems += [] if out is None else _out_problems(_part_of(out, name), plan)
+        try:
+            plans[name] = getattr(pipelines, f"plan_{name}")(part)
+        except InputError as error:
+            problems += [f"{name}: {problem}" for problem in error.problems]
+    if problems:
+        raise InputError(problems)
+    for name, made in plans.items():
+        print(f"{name}: {made.text()}", file=sys.stdout if plan else sys.stderr)
+    exceeded = []
+    for name, made in plans.items():
+        try:
+            made.check(config.parts()[name].allowance)
+        except AllowanceError as error:
+            exceeded.append(f"{name}: {error}")
+    if exceeded:
+        raise AllowanceError("\n".join(exceeded))
+    if plan or out is None:
+        return
+    from modularity.report import write_joint_report
+
+    for name, part in config.parts().items():
+        print(f"part {name}", file=sys.stderr)
+        _run_study(name, part, _part_of(out, name))
+    _tell_written(write_joint_report(out, list(plans)))
+
+
+def _part_of(out: str, name: str) -> str:
+    """Place of one part of a joint study."""
+    from modularity.store import open_space
+
+    return open_space(out).join(name).uri
 
 
 @contextmanager

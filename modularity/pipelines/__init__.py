@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from modularity.pipelines.graph_modularity_config import GraphModularityConfig
     from modularity.pipelines.moefication import plan_moefication, run_moefication
     from modularity.pipelines.moefication_config import MoeficationConfig
+    from modularity.pipelines.opt_modularity_config import OptModularityConfig
     from modularity.pipelines.perturbation import plan_perturbation, run_perturbation
     from modularity.pipelines.perturbation_config import PerturbationConfig
     from modularity.pipelines.plan import Plan
@@ -34,6 +35,7 @@ __all__ = [
     "EmergentModularityConfig",
     "GraphModularityConfig",
     "MoeficationConfig",
+    "OptModularityConfig",
     "PerturbationConfig",
     "Plan",
     "PruningConfig",
@@ -73,6 +75,7 @@ _HOME = {
     "EmergentModularityConfig": "config",
     "MoeficationConfig": "moefication_config",
     "GraphModularityConfig": "graph_modularity_config",
+    "OptModularityConfig": "opt_modularity_config",
     "PerturbationConfig": "perturbation_config",
     "Plan": "plan",
     "RestrictedRoutingConfig": "restricted_routing_config",

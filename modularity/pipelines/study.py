@@ -149,7 +149,7 @@ def _work(
         | {package: version(package) for package in (*PACKAGES, *study.packages(prepared))},
         seeds=dict(study.seeds(prepared)),
         items_planned=dict(plan.items),
-        notes={"device": found["device"], **study.notes(prepared, found), "plan": list(plan.notes)},
+        notes={"device": found.get("device", "cpu"), **study.notes(prepared, found), "plan": list(plan.notes)},
     )
     run = create_run(out, manifest)
     steps = study.steps(prepared, worker)

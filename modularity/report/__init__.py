@@ -25,7 +25,7 @@ from modularity.report.findings import headline_findings
 from modularity.report.limits import Limits
 from modularity.report.page import render_report
 from modularity.report.run_content import report_content
-from modularity.report.writing import REPORT, SERIES, write_figures, write_report
+from modularity.report.writing import REPORT, SERIES, write_figures, write_joint_report, write_report
 
 __all__ = [
     "REPORT",
@@ -54,5 +54,6 @@ __all__ = [
     "render_report",
     "report_content",
     "write_figures",
+    "write_joint_report",
     "write_report",
 ]

@@ -1,11 +1,12 @@
 """Writes the report of a run: the page into the run or to a file, and the figures as SVG files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from modularity.errors import InputError
 from modularity.report.figures import figures
+from modularity.report.joint_page import joint_part, render_joint
 from modularity.report.page import render_report
 from modularity.report.raster import png_problems, svg_to_png
 from modularity.report.run_content import model_name, report_content
@@ -113,6 +114,15 @@ def write_figures(
             _write(path.with_suffix(".png"), svg_to_png(svg, png_scale))
             written.append(str(path.with_suffix(".png")))
     return written
+
+
+def write_joint_report(uri: str, parts: Sequence[str]) -> list[str]:
+    """Write the page of a study in parts, each a run in the folder of its name inside `uri`; returns its place."""
+    space = open_space(uri)
+    runs = {name: open_run(space.join(name).uri) for name in parts}
+    found = [joint_part(run, f"{name}/{REPORT}") for name, run in runs.items()]
+    space.write(REPORT, render_joint(model_name(next(iter(runs.values()))), found).encode())
+    return [space.join(REPORT).uri]
 
 
 def _check_scan(uri: str, scan: str) -> None:
