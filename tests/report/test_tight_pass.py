@@ -46,9 +46,9 @@ def test_figures_show_every_line_and_value(content: TightPass) -> None:
     ]  # fmt: skip
     assert len({panel.row for panel in directions.panels}) == 4  # ranks and stable ranks have scales of their own
     assert len(directions.rows) == len(content.lines) * len(LAYERS)
-    assert ("FFN", "rank", "model", "0", "3", "[2.5, 3.5]") in directions.rows
+    assert ("FFN", "rank", "model", "0", "3.00", "[2.50, 3.50]") in directions.rows
     main = next(series for series in directions.panels[0].series if series.style == "line")
-    assert main.tips[1][:2] == ("layer 1 · rank per token", "model 4 [3.5, 4.5]")
+    assert main.tips[1][:2] == ("layer 1 · rank per token", "model 4.00 [3.50, 4.50]")
     assert [panel.title for panel in spectra.panels] == ["layer 0", "layer 1", "layer 2"]
     assert all(len(panel.bands) == 1 for panel in spectra.panels)
 
