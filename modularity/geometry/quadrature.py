@@ -6,11 +6,16 @@ weights of a Gauss quadrature for gᵀ f(JᵀJ) g, whose mean over g is the trac
 from the bidiagonal matrix itself, not from its square, so that small ones keep their digits. The right vectors are kept
 orthogonal.
 
+Two rules come from the same steps: Gauss, and Gauss-Radau with a node at zero. For the sum of all singular values the
+first is an upper and the second a lower bound of what the random vector sees, because the derivatives of the square
+root alternate in sign. Their distance is what the steps do not resolve, mostly among the smallest values.
+
 Leading singular vectors that are known well can be taken out: then only the rest is estimated, whose trace varies less.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,19 +23,24 @@ import torch
 from modularity.errors import DataError
 from modularity.geometry.operators import LinearOperator, Tensor, probe_vectors
 
+Rule = Literal["gauss", "radau"]
 BREAKDOWN = 1e-14
 """A new direction that is this much shorter than the largest coefficient is rounding: the Krylov space is complete."""
 
 
 @dataclass(frozen=True, eq=False)
 class Quadrature:
-    """Nodes and weights, one rule for each random vector, and singular values that are known."""
+    """Nodes and weights, two rules for each random vector, and singular values that are known."""
 
     nodes_VK: np.ndarray
-    """float64 [n_probes, n_steps]: singular values, in no unit but that of the operator."""
+    """float64 [n_probes, n_steps]: singular values, the largest first, by Gauss's rule."""
     weights_VK: np.ndarray
     """float64 [n_probes, n_steps]: how many singular values each node stands for; rows sum to about
     `n_singular_values` minus the known ones."""
+    radau_nodes_VK: np.ndarray
+    """float64 [n_probes, n_steps + 1]: by the rule with a node at zero."""
+    radau_weights_VK: np.ndarray
+    """float64 [n_probes, n_steps + 1]."""
     known_K: np.ndarray
     """float64: singular values that were taken out, counted exactly."""
     n_singular_values: int
@@ -41,10 +51,13 @@ class Quadrature:
         """Random vectors."""
         return len(self.nodes_VK)
 
-    def sums_V(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Sum of a function over all singular values, by each probe alone: float64 [n_probes]."""
+    def sums_V(self, function: Callable[[np.ndarray], np.ndarray], *, rule: Rule = "gauss") -> np.ndarray:
+        """Sum of a function over all singular values, by each probe alone and one rule: float64 [n_probes]."""
         known = float(function(self.known_K).sum()) if self.known_K.size else 0.0
-        return np.asarray((self.weights_VK * function(self.nodes_VK)).sum(axis=1) + known)
+        nodes, weights = self.nodes_VK, self.weights_VK
+        if rule == "radau":
+            nodes, weights = self.radau_nodes_VK, self.radau_weights_VK
+        return np.asarray((weights * function(nodes)).sum(axis=1) + known)
 
 
 def spectral_quadrature(
@@ -86,29 +99,45 @@ def spectral_quadrature(
     out = known_right_KN if len(known) else None
     n_steps = min(n_steps, operator.n_in - len(known), operator.n_out)
     if n_steps < 1:
-        return Quadrature(np.zeros((n_probes, 1)), np.zeros((n_probes, 1)), known, operator.n_in)
+        nothing = np.zeros((n_probes, 1))
+        return Quadrature(nothing, nothing, nothing, nothing, known, operator.n_in)
     signs = probe_vectors(n_probes, operator.n_in, seed=seed, signs=True)
-    nodes, weights = np.zeros((n_probes, n_steps)), np.zeros((n_probes, n_steps))
     together = probes_at_once or n_probes
-    for start in range(0, n_probes, together):
-        part_VN = _without(signs[start : start + together].to(operator.device), out)
-        rows = slice(start, start + len(part_VN))
-        nodes[rows], weights[rows] = _rules(operator, part_VN, n_steps, out)
-    return Quadrature(nodes, weights, known, operator.n_in)
+    parts = [
+        _rules(operator, _without(signs[start : start + together].to(operator.device), out), n_steps, out)
+        for start in range(0, n_probes, together)
+    ]
+    nodes, weights, radau_nodes, radau_weights = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Quadrature(nodes, weights, radau_nodes, radau_weights, known, operator.n_in)
 
 
-def _rules(operator: LinearOperator, probes_VN: Tensor, n_steps: int, out: Tensor | None) -> tuple[Tensor, Tensor]:
+def _rules(
+    operator: LinearOperator, probes_VN: Tensor, n_steps: int, out: Tensor | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes and weights by Gauss, then by Gauss-Radau.
+
+    The second has a further column in the bidiagonal matrix, with the last upper coefficient and nothing below it: the
+    product of its transpose and itself is the tridiagonal matrix of one more step, changed so that it is singular.
+    """
     norms_V = torch.linalg.vector_norm(probes_VN, dim=1)
     diagonal, upper = _bidiagonalise(operator, probes_VN / norms_V[:, None], n_steps, out)
-    matrices_VKK = torch.diag_embed(diagonal) + torch.diag_embed(upper[:, : n_steps - 1], offset=1)
-    _, nodes_VK, right_VKK = torch.linalg.svd(matrices_VKK.cpu())
-    return nodes_VK, right_VKK[:, :, 0] ** 2 * (norms_V.cpu() ** 2)[:, None]
+    wide_VKK = torch.zeros((len(norms_V), n_steps + 1, n_steps + 1), dtype=torch.float64)
+    steps = torch.arange(n_steps)
+    wide_VKK[:, steps, steps], wide_VKK[:, steps, steps + 1] = diagonal.cpu(), upper.cpu()
+    found = []
+    for matrices_VKK in (wide_VKK[:, :n_steps, :n_steps], wide_VKK):
+        _, nodes_VK, right_VKK = torch.linalg.svd(matrices_VKK)
+        found += [nodes_VK.numpy(), (right_VKK[:, :, 0] ** 2 * (norms_V.cpu() ** 2)[:, None]).numpy()]
+    return found[0], found[1], found[2], found[3]
 
 
 def _bidiagonalise(
     operator: LinearOperator, start_VN: Tensor, n_steps: int, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Diagonal and upper diagonal, [V, n_steps] each, of the bidiagonal matrix of every start vector."""
+    """Diagonal and upper diagonal, [V, n_steps] each, of the bidiagonal matrix of every start vector.
+
+    The last coefficient of the upper diagonal leads out of the matrix, to the next step.
+    """
     n_probes = len(start_VN)
     diagonal = torch.zeros((n_probes, n_steps), dtype=torch.float64, device=operator.device)
     upper = torch.zeros_like(diagonal)
@@ -120,8 +149,6 @@ def _bidiagonalise(
         ahead_VM = operator.apply(right_VN) - (upper[:, step - 1, None] * left_VM if step else 0.0)
         diagonal[:, step], left_VM = _normalised(ahead_VM, largest_V)
         largest_V = torch.maximum(largest_V, diagonal[:, step])
-        if step == n_steps - 1:
-            break
         ahead_VN = _without(operator.apply_transpose(left_VM) - diagonal[:, step, None] * right_VN, out)
         for _ in range(2):
             along_VK = torch.einsum("vkn,vn->vk", kept_VKN[:, : step + 1], ahead_VN)

@@ -5,7 +5,10 @@
 - stable rank: ‖J‖_F² / largest² (Rudelson and Vershynin 2007), the sum of squares in units of the largest
 - effective rank: exp of the entropy of the singular values divided by their sum (Roy and Vetterli 2007)
 
-All from exact singular values, or from a quadrature, whose error bars are jackknifed over probes.
+All from exact singular values, or from a quadrature. The interval of an estimate holds the jackknife intervals over
+probes of both rules, Gauss and Gauss-Radau, so that it covers what the Lanczos steps do not resolve, too. Counts above
+a cut are interpolated between the nodes; their bounds are those of Chebyshev, Markov and Stieltjes: a node may stand
+for values anywhere between its neighbours.
 """
 
 from collections.abc import Callable
@@ -15,7 +18,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from modularity.errors import DataError
-from modularity.geometry.quadrature import Quadrature
+from modularity.geometry.quadrature import Quadrature, Rule
 
 LEVELS = (1e-1, 1e-2, 1e-3, 1e-4)
 """Shares of the largest singular value above which values are counted."""
@@ -106,20 +109,21 @@ def measures_of_quadrature(quadrature: Quadrature, largest: float) -> SpectrumMe
 
     Returns
     -------
-    measures : with 95 % intervals (jackknife over probes, Student); ranks at a noise floor are NaN
+    measures : with 95 % intervals (Student, both rules); ranks at a noise floor are NaN
     """
-    q = quadrature
-    squares_V = q.sums_V(np.square)
-    sums_V, logs_V = q.sums_V(lambda s: s), q.sums_V(_x_log_x)
-    total = np.stack([squares_V, sums_V, logs_V])
+    functions: tuple[Statistic, ...] = (np.square, lambda s: s, _x_log_x)
+    rules: tuple[Rule, ...] = ("gauss", "radau")
+    sums = [np.stack([quadrature.sums_V(each, rule=rule) for each in functions]) for rule in rules]
 
     def of(statistic: Callable[[np.ndarray], float]) -> Estimate:
-        return _jackknife(total, statistic)
+        both = [_jackknife(total_KV, statistic) for total_KV in sums]
+        value = float(np.mean([each.value for each in both]))
+        return Estimate(value, min(each.low for each in both), max(each.high for each in both))
 
-    above = (_jackknife(q.sums_V(lambda s, cut=level * largest: (s > cut) * 1.0)[None], lambda m: float(m[0]))  # type: ignore[misc]
-             for level in LEVELS)  # fmt: skip
+    counts = count_above(quadrature, np.array(LEVELS) * largest)
+    above = [Estimate(*(float(part[i]) for part in counts)) for i in range(len(LEVELS))]
     return SpectrumMeasures(
-        n_values=q.n_singular_values,
+        n_values=quadrature.n_singular_values,
         largest=largest,
         frobenius=of(lambda mean: float(mean[0]) ** 0.5),
         rank=float("nan"),
@@ -130,8 +134,8 @@ def measures_of_quadrature(quadrature: Quadrature, largest: float) -> SpectrumMe
     )
 
 
-def count_above(spectrum: np.ndarray | Quadrature, cuts_X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of singular values above each cut, and its standard error (0 for exact values).
+def count_above(spectrum: np.ndarray | Quadrature, cuts_X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number of singular values above each cut, with bounds (the number itself for exact values).
 
     Parameters
     ----------
@@ -140,14 +144,52 @@ def count_above(spectrum: np.ndarray | Quadrature, cuts_X: np.ndarray) -> tuple[
 
     Returns
     -------
-    counts_X, errors_X : float64 arrays of shape (n_cuts,)
+    counts_X, low_X, high_X : float64 arrays of shape (n_cuts,)
+        For a quadrature the mean over probes, and the bounds of each probe with a 95 % Student interval around them
     """
     cuts = np.asarray(cuts_X, dtype=np.float64)
     if not isinstance(spectrum, Quadrature):
         ordered = np.sort(np.asarray(spectrum, dtype=np.float64))
-        return len(ordered) - np.searchsorted(ordered, cuts, side="right").astype(np.float64), np.zeros(len(cuts))
-    counts_VX = np.stack([spectrum.sums_V(lambda s, cut=cut: (s > cut) * 1.0) for cut in cuts], axis=1)  # type: ignore[misc]
-    return counts_VX.mean(axis=0), counts_VX.std(axis=0, ddof=1) / spectrum.n_probes**0.5
+        counts = len(ordered) - np.searchsorted(ordered, cuts, side="right").astype(np.float64)
+        return counts, counts, counts
+    each_VX, low_VX, high_VX = (np.stack(part) for part in zip(*(
+        _counts_of_rule(nodes_K, weights_K, cuts)
+        for nodes_K, weights_K in zip(spectrum.nodes_VK, spectrum.weights_VK, strict=True)
+    ), strict=True))  # fmt: skip
+    known_X = (spectrum.known_K[:, None] > cuts).sum(axis=0)
+    n = spectrum.n_probes
+    reach_X = float(student.ppf(0.5 + CONFIDENCE / 2, n - 1)) * each_VX.std(axis=0, ddof=1) / n**0.5
+    low_X, high_X = low_VX.mean(axis=0) - reach_X, high_VX.mean(axis=0) + reach_X
+    most = spectrum.n_singular_values
+    return (
+        np.clip(each_VX.mean(axis=0) + known_X, 0, most),
+        np.clip(low_X + known_X, 0, most),
+        np.clip(high_X + known_X, 0, most),
+    )
+
+
+def _counts_of_rule(
+    nodes_K: np.ndarray, weights_K: np.ndarray, cuts_X: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values above each cut by one Gauss rule: interpolated, at least, at most.
+
+    Half of what a node stands for is taken to lie above it, and the count to be linear in the logarithm between nodes;
+    below the smallest positive node it is linear in the value.
+    """
+    kept = nodes_K > 0
+    nodes_K, weights_K = nodes_K[kept], weights_K[kept]  # the largest first
+    if not len(nodes_K):
+        nothing = np.zeros(len(cuts_X))
+        return nothing, nothing, nothing
+    summed_K = np.concatenate([[0.0], np.cumsum(weights_K)])
+    passed_X = np.searchsorted(-nodes_K, -cuts_X, side="left")  # nodes above the cut
+    low_X = summed_K[np.maximum(passed_X - 1, 0)]
+    high_X = summed_K[np.minimum(passed_X + 1, len(nodes_K))]
+    middle_K = summed_K[1:] - weights_K / 2
+    positive_X = np.maximum(cuts_X, np.finfo(np.float64).tiny)
+    between_X = np.interp(-np.log(positive_X), -np.log(nodes_K), middle_K, left=0.0)
+    foot_X = summed_K[-1] - weights_K[-1] / 2 * np.minimum(cuts_X / nodes_K[-1], 1.0)
+    return np.where(cuts_X < nodes_K[-1], foot_X, between_X), low_X, high_X
 
 
 def _x_log_x(values: np.ndarray) -> np.ndarray:

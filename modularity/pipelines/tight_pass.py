@@ -80,7 +80,8 @@ def _allocate(run: Run, prepared: PreparedTightPass) -> None:
         },
         arrays={
             "count_above": array("cut", "singular values above this share of the largest"),
-            "count_error": array("cut", "standard error of count_above over probes; 0 where it is exact"),
+            "count_low": array("cut", "lower bound of it; itself where it is exact"),
+            "count_high": array("cut", "upper bound of it; itself where it is exact"),
             "sorted_value": array("point", "singular value at this share of all, the largest first"),
             "leading_value": array("index", "the largest singular values"),
             "leading_residual": array("index", "a singular value lies within this distance; 0 where it is exact"),

@@ -28,11 +28,11 @@ class MatrixFreeConfig(Config):
     """Its iterations."""
     oversampling: int = Field(default=8, ge=0)
     """Its further random vectors."""
-    n_probes: int = Field(default=8, ge=2)
+    n_probes: int = Field(default=4, ge=2)
     """Random vectors of the Lanczos quadrature, over which error bars are made."""
-    n_steps: int = Field(default=32, ge=2)
-    """Lanczos steps for each."""
-    probes_at_once: int = Field(default=8, ge=1)
+    n_steps: int = Field(default=64, ge=2)
+    """Lanczos steps for each: more of them resolve smaller values."""
+    probes_at_once: int = Field(default=4, ge=1)
     """Probes that go together: each holds `n_steps` vectors in memory."""
     products_at_once: int = Field(default=4, ge=1)
     """Vectors that automatic differentiation carries through the sub-block at once."""

@@ -27,6 +27,8 @@ from modularity.pipelines.tight_pass_config import MatrixFreeConfig, TightPassCo
 
 CUTS_X = 10.0 ** np.linspace(-16, 0, 129)
 """Shares of the largest singular value above which values are counted in `tight_pass_spectra`."""
+N_INVERTED = 4096
+"""Cuts at which an estimated spectrum is counted, to find the value at a given rank."""
 CONVERGED = 1e-4
 """Largest residual, as a share of the value, of singular values that count as known in a quadrature."""
 LEVEL_NAMES = ("above_tenth", "above_hundredth", "above_thousandth", "above_ten_thousandth")
@@ -146,6 +148,8 @@ def _row(
         "effective_high": measures.effective_rank.high,
     }
     row |= {name: level.value for name, level in zip(LEVEL_NAMES, measures.above, strict=True)}
+    hundredth = measures.above[LEVEL_NAMES.index("above_hundredth")]
+    row |= {"hundredth_low": hundredth.low, "hundredth_high": hundredth.high}
     row |= {"active_share": NOT_KNOWN, **{f"token_{name}": NOT_KNOWN for name in TOKEN_MEANS}}
     return row | {"n_products": n_products}
 
@@ -170,29 +174,27 @@ def _arrays(
     leading: np.ndarray,
     residuals: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    counts_X, errors_X = count_above(spectrum, CUTS_X * largest)
+    counts_X, low_X, high_X = count_above(spectrum, CUTS_X * largest)
     kept, bounds = (np.full(config.matrix_free.n_leading, np.nan) for _ in range(2))
     n_kept = min(len(leading), len(kept))
     kept[:n_kept], bounds[:n_kept] = leading[:n_kept], residuals[:n_kept]
     return {
         "count_above": counts_X,
-        "count_error": errors_X,
-        "sorted_value": _at_ranks(spectrum, config.n_points),
+        "count_low": low_X,
+        "count_high": high_X,
+        "sorted_value": _at_ranks(spectrum, largest, config.n_points),
         "leading_value": kept,
         "leading_residual": bounds,
     }
 
 
-def _at_ranks(spectrum: np.ndarray | Quadrature, n_points: int) -> np.ndarray:
+def _at_ranks(spectrum: np.ndarray | Quadrature, largest: float, n_points: int) -> np.ndarray:
     """Singular values at evenly spaced shares (i + 1/2) / n_points of their number, the largest first."""
     shares_P = (np.arange(n_points) + 0.5) / n_points
     if isinstance(spectrum, Quadrature):
-        values = np.concatenate([spectrum.known_K, spectrum.nodes_VK.ravel()])
-        weights = np.concatenate([np.ones(len(spectrum.known_K)), spectrum.weights_VK.ravel() / spectrum.n_probes])
-        order = np.argsort(-values, kind="stable")
-        values, reached = values[order], np.cumsum(weights[order])
-        places = np.searchsorted(reached, shares_P * reached[-1])
-        return np.asarray(values[np.minimum(places, len(values) - 1)])
+        cuts_X = largest * np.geomspace(CUTS_X[0], 1, N_INVERTED)
+        counts_X, _, _ = count_above(spectrum, cuts_X)
+        return np.interp(shares_P * spectrum.n_singular_values, counts_X[::-1], cuts_X[::-1], right=0.0)
     ordered = np.sort(spectrum)[::-1]
     return np.asarray(ordered[(shares_P * len(ordered)).astype(np.int64)])
 

@@ -19,8 +19,8 @@ from modularity.runtime.progress import format_bytes, format_duration
 
 FLOAT = 8
 """Bytes of a number: everything is float64."""
-PASS_COPIES = 14
-"""Arrays of [T, D] and [H, T, T] that live at once for each vector in automatic differentiation; measured."""
+KEPT_COPIES, PASS_COPIES = 14, 5
+"""Arrays of [T, D] and [H, T, T] that automatic differentiation keeps, and further ones for each vector; measured."""
 PASS_COST = 2.0
 """Time of one product with a Jacobian, in units of its matrix products: softmax and copies come on top."""
 SVD_COPIES = 3
@@ -87,7 +87,7 @@ def make_plan(prepared: PreparedTightPass) -> TightPassPlan:
         for text in prepared.texts
     )
     n_spectra = len(prepared.spectrum_items())
-    n_kept = 2 * len(CUTS_X) + config.n_points + 2 * config.matrix_free.n_leading
+    n_kept = 3 * len(CUTS_X) + config.n_points + 2 * config.matrix_free.n_leading
     n_tokens = sum(len(text.ids_T) for text in prepared.texts)
     with_ffn = "ffn" in config.kinds
     return TightPassPlan(
@@ -124,14 +124,14 @@ def _item_bytes(prepared: PreparedTightPass, kind: str, n_tokens: int) -> int:
         tokens = 4 * FLOAT * n_tokens * (prepared.n_neurons + width)
         return weights + tokens + n_threads * FLOAT * width * (SVD_COPIES * width + 2 * prepared.n_neurons)
     weights = 2 * 4 * FLOAT * width**2
-    one_pass = PASS_COPIES * FLOAT * (n_tokens * width + prepared.n_heads * n_tokens**2)
-    passes = settings.products_at_once * one_pass
+    n_copies = KEPT_COPIES + PASS_COPIES * settings.products_at_once
+    passes = n_copies * FLOAT * (n_tokens * width + prepared.n_heads * n_tokens**2)
     if _is_dense(prepared, n_tokens):
         return weights + passes + dense_bytes(n_tokens, width)
     vector = FLOAT * n_tokens * width
     basis = (settings.n_iterations + 1) * (settings.n_leading + settings.oversampling)
     krylov = 5 * basis * vector
-    lanczos = (settings.probes_at_once * (settings.n_steps + 4) + settings.n_probes + settings.n_leading) * vector
+    lanczos = (settings.probes_at_once * (settings.n_steps + 5) + settings.n_probes + settings.n_leading) * vector
     return weights + passes + max(krylov, lanczos)
 
 

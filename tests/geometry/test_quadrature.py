@@ -48,9 +48,30 @@ def test_error_bars_cover_the_dense_measures(n_known: int) -> None:
         for name in covered:
             estimate = getattr(found, name)
             covered[name] += estimate.low <= getattr(truth, name).value <= estimate.high
-        counts, errors = count_above(quadrature, np.array([0.1]))
-        assert abs(counts[0] - (exact > 0.1).sum()) < 6 * errors[0] + 1.5
+        cuts = np.array([1e-3, 0.01, 0.1])
+        counts, low, high = count_above(quadrature, cuts)
+        true_counts = (exact[:, None] > cuts).sum(axis=0)
+        assert (low <= true_counts).all()
+        assert (true_counts <= high).all()
+        np.testing.assert_allclose(counts, true_counts, atol=12)
     assert min(covered.values()) >= 16
+
+
+@pytest.mark.parametrize("n_steps", [2, 5, 20])
+def test_the_two_rules_enclose_what_a_probe_sees(n_steps: int) -> None:
+    """Of the square root of JᵀJ, whose derivatives alternate in sign; squares are exact in both."""
+    quadrature = spectral_quadrature(DenseOperator(MATRIX), n_probes=4, n_steps=n_steps, seed=3)
+    probes = probe_vectors(4, 120, seed=3, signs=True)
+    eigenvalues, vectors = torch.linalg.eigh(MATRIX.T @ MATRIX)
+    parts = (probes @ vectors) ** 2
+    roots = (parts * eigenvalues.clamp_min(0).sqrt()).sum(dim=1).numpy()
+    gauss, radau = (quadrature.sums_V(lambda s: s, rule=rule) for rule in ("gauss", "radau"))
+    assert (radau <= roots).all()
+    assert (roots <= gauss).all()
+    assert (gauss - radau).max() / roots.mean() < {2: 0.5, 5: 0.2, 20: 0.05}[n_steps]
+    squares = (parts * eigenvalues).sum(dim=1).numpy()
+    for rule in ("gauss", "radau"):
+        np.testing.assert_allclose(quadrature.sums_V(np.square, rule=rule), squares, rtol=1e-9)
 
 
 def test_known_values_make_estimates_sharper() -> None:
@@ -66,6 +87,8 @@ def test_known_values_make_estimates_sharper() -> None:
 def test_low_rank_breaks_down_cleanly() -> None:
     operator = DenseOperator(with_spectrum(np.array([2.0, 1.0]), 30, 40))
     quadrature = spectral_quadrature(operator, n_probes=4, n_steps=20)
+    np.testing.assert_allclose(quadrature.radau_weights_VK.sum(axis=1), 40)
+    assert count_above(quadrature, np.array([3.0]))[0].tolist() == [0]
     np.testing.assert_allclose(quadrature.weights_VK.sum(axis=1), 40)
     assert np.isfinite(quadrature.nodes_VK).all()
     assert ((quadrature.nodes_VK > 1e-8).sum(axis=1) <= 2).all()
