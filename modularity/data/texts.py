@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import fsspec
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from modularity.config import Config
 from modularity.data.files import SAMPLE, SourceFile, open_file
@@ -71,6 +71,16 @@ class TextsConfig(Config):
     """Token positions that become rows: `start:stop:step`, or a list; negative ones count from the end."""
     too_short: Literal["error", "leave_out"] = "error"
     """What to do with texts of fewer tokens than `length`: refuse with a list of them, or leave them out and count."""
+
+    @field_validator("positions", mode="before")
+    @classmethod
+    def _not_a_number(cls, value: Any) -> Any:
+        """YAML 1.1 takes an unquoted 1:6 for a number of base 60, which is 66."""
+        if isinstance(value, int):
+            raise ValueError(  # noqa: TRY004 - pydantic turns a ValueError into a message
+                "one number; YAML reads an unquoted 1:6 as 66: quote it ('\"1:6\"'), or give a list [1, 2]"
+            )
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from modularity.capture import overhang, plan_memory, rows_per_item
+from modularity.capture import CaptureConfig, overhang, plan_memory, rows_per_item
 from modularity.data import FunctionData, TokenTable, load_functions, row_ranges, tokenise
 from modularity.errors import InputError, ModelError
 from modularity.models import ModelDescription, check_weights, describe_model, load_tokenizer, uses_gpu
@@ -52,6 +52,11 @@ class PreparedJob:
     """What is captured."""
     rows_per_shard: Mapping[str, int]
     """Rows of one Zarr shard, by function."""
+
+    @property
+    def capture(self) -> CaptureConfig:
+        """How rows are captured."""
+        return self.config.capture
 
     @property
     def analysed(self) -> SiteShape | None:

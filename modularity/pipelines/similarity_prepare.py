@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from modularity.capture import CaptureConfig, plan_memory, rows_per_item
-from modularity.data import TEXTS, CutTexts, control_texts, cut_texts, load_texts, row_ranges
+from modularity.data import TEXTS, CutTexts, TokenTable, control_texts, cut_texts, load_texts, row_ranges
 from modularity.errors import InputError, ModelError
 from modularity.geometry.gram import MEASURES
 from modularity.geometry.labellings import n_labellings
@@ -50,6 +50,11 @@ class PreparedSimilarity:
     def texts(self) -> CutTexts:
         """The texts themselves."""
         return self.data[TEXTS]
+
+    @property
+    def tables(self) -> dict[str, TokenTable]:
+        """Tokens of each data set, by name."""
+        return {name: each.table for name, each in self.data.items()}
 
     @property
     def compared(self) -> tuple[SiteShape, ...]:

@@ -10,8 +10,12 @@ from modularity.errors import ModularityError
 from modularity.models import MatmulMode, apply_matmul_mode, load_model
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.prepare import PreparedJob, prepare
+from modularity.pipelines.similarity_config import SimilarityConfig
+from modularity.pipelines.similarity_prepare import PreparedSimilarity, prepare_similarity
 from modularity.store import Run, open_run, verify_store
 
+WITH_ROWS = ("emergent_modularity", "similarity")
+"""Jobs whose runs hold activations."""
 RELATIVE_TOLERANCE = {"float32": 1e-4, "float16": 4e-3, "bfloat16": 3e-2}
 """Allowed difference by dtype of the model or the store, relative to the largest value of the row: batches differ from
 those of the run, so that floating-point sums are reduced in another order."""
@@ -44,15 +48,15 @@ class Verification:
 def verify_run(uri: str, *, n_rows: int = 8, seed: int = 0) -> Verification:
     """Hash every committed object again, and recompute `n_rows` rows of each function from model and data.
 
-    Runs of other jobs than `emergent_modularity`, and those with reductions instead of rows, hold no activations:
-    there, the hashes are all.
+    Runs of other jobs than `emergent_modularity` and `similarity`, and those with reductions instead of rows, hold no
+    activations: there, the hashes are all.
     """
     run = open_run(uri)
     stored = verify_store(run)
     problems = [problem.message for problem in stored.problems]
     difference, checked = 0.0, 0
     stores_rows = run.manifest.config.get("reductions", {}).get("store_rows", True)
-    if n_rows and (run.manifest.job != "emergent_modularity" or not stores_rows):
+    if n_rows and (run.manifest.job not in WITH_ROWS or not stores_rows):
         n_rows = 0  # there are no rows of activations
     if n_rows and run.manifest.state == "finished":
         try:
@@ -68,7 +72,7 @@ def verify_run(uri: str, *, n_rows: int = 8, seed: int = 0) -> Verification:
 
 
 def _recompute(run: Run, n_rows: int, seed: int) -> tuple[float, int, list[str]]:
-    job = prepare(EmergentModularityConfig.model_validate(run.manifest.config))
+    job = _prepared(run)
     problems = _identity_problems(run, job)
     model = load_model(job.config.model)
     recorded = run.manifest.identity["model"]["parameter_hash"]
@@ -79,9 +83,9 @@ def _recompute(run: Run, n_rows: int, seed: int) -> tuple[float, int, list[str]]
     mode = run.manifest.notes.get("matmul")
     if mode is not None:
         apply_matmul_mode(MatmulMode(**{**mode, "shape": tuple(mode["shape"])}), device=model.device)
-    capture = job.config.capture
+    capture = job.capture
     capturer = Capturer(model, tuple(job.shapes), layers=capture.layers, expert_variant=capture.expert_variant)
-    tolerance = max(RELATIVE_TOLERANCE[dtype] for dtype in (job.config.capture.dtype, model.identity.dtype))
+    tolerance = max(RELATIVE_TOLERANCE[dtype] for dtype in (capture.dtype, model.identity.dtype))
     generator = np.random.default_rng(seed)
     largest, checked = 0.0, 0
     for name, table in job.tables.items():
@@ -96,7 +100,13 @@ def _recompute(run: Run, n_rows: int, seed: int) -> tuple[float, int, list[str]]
     return largest, checked, problems
 
 
-def _identity_problems(run: Run, job: PreparedJob) -> list[str]:
+def _prepared(run: Run) -> PreparedJob | PreparedSimilarity:
+    if run.manifest.job == "similarity":
+        return prepare_similarity(SimilarityConfig.model_validate(run.manifest.config))
+    return prepare(EmergentModularityConfig.model_validate(run.manifest.config))
+
+
+def _identity_problems(run: Run, job: PreparedJob | PreparedSimilarity) -> list[str]:
     recorded, now = run.manifest.identity["data"], job.data_identity()
     return [
         f"the data of function {name!r} has fingerprint {now.get(name)}, recorded is {fingerprint}"
@@ -106,12 +116,12 @@ def _identity_problems(run: Run, job: PreparedJob) -> list[str]:
 
 
 def row_difference(
-    run: Run, job: PreparedJob, capturer: Capturer, function: str, row: int, pad_id: int
+    run: Run, job: PreparedJob | PreparedSimilarity, capturer: Capturer, function: str, row: int, pad_id: int
 ) -> tuple[float, str]:
     """Largest relative difference of one row over all sites, and where it is."""
     table = job.tables[function]
     out = {site: np.empty((1, len(shape.layers), *shape.unit_shape), np.float32) for site, shape in job.shapes.items()}
-    batches = token_batches(table, row, row + 1, tokens_per_batch=job.config.capture.tokens_per_batch, pad_id=pad_id)
+    batches = token_batches(table, row, row + 1, tokens_per_batch=job.capture.tokens_per_batch, pad_id=pad_id)
     capturer.capture(batches, out, row, reduction=table.reduction)
     differences = {}
     for site, values in out.items():

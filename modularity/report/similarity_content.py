@@ -36,6 +36,13 @@ def site_words(site: str) -> str:
     return SITE_WORDS[site.rpartition("/")[2]]
 
 
+def layer_words(site: str, layer: int) -> str:
+    """Words for a layer; those of the residual stream are depths, the first one is the embedding."""
+    if not site.endswith("/residual"):
+        return f"layer {layer}"
+    return "embedding" if layer == 0 else f"depth {layer}"
+
+
 @dataclass(frozen=True, eq=False)
 class SimilarityContent:
     """A run of the job `similarity`, with its tables read once."""
@@ -184,6 +191,6 @@ def column(rows: Sequence[Row], name: str) -> FloatArray:
 
 
 __all__ = [
-    "DATA_WORDS", "JOB", "MEASURES", "MEASURE_WORDS", "TEXTS", "Row", "SimilarityContent", "column", "score_curves",
-    "site_words",
+    "DATA_WORDS", "JOB", "MEASURES", "MEASURE_WORDS", "TEXTS", "Row", "SimilarityContent", "column", "layer_words",
+    "score_curves", "site_words",
 ]  # fmt: skip

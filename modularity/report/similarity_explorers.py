@@ -19,6 +19,7 @@ from modularity.report.similarity_content import (
     MEASURES,
     TEXTS,
     SimilarityContent,
+    layer_words,
     site_words,
 )
 from modularity.report.wording import count, p_cell, significant
@@ -112,7 +113,12 @@ def _stacks(content: SimilarityContent) -> Iterator[tuple[str, str, list[str], F
     for site in content.vectors:
         gram = content.gram(TEXTS, site)
         if gram is not None:
-            yield f"{site}|{TEXTS}", site_words(site), [_layer(site, layer) for layer in content.layers(site)], gram
+            yield (
+                f"{site}|{TEXTS}",
+                site_words(site),
+                [layer_words(site, layer) for layer in content.layers(site)],
+                gram,
+            )
     heads_site = next((site for site in content.sites if site.endswith("attention.heads")), None)
     heads = None if heads_site is None else content.gram(TEXTS, heads_site)
     best = content.best_heads(N_HEADS)
@@ -126,13 +132,7 @@ def _stacks(content: SimilarityContent) -> Iterator[tuple[str, str, list[str], F
             gram = content.gram(data, site)
             if gram is not None:
                 label = f"{site_words(site)}, {DATA_WORDS[data]}"
-                yield f"{site}|{data}", label, [_layer(site, layer) for layer in content.layers(site)], gram
-
-
-def _layer(site: str, layer: int) -> str:
-    if not site.endswith("/residual"):
-        return f"layer {layer}"
-    return "embedding" if layer == 0 else f"depth {layer}"
+                yield f"{site}|{data}", label, [layer_words(site, layer) for layer in content.layers(site)], gram
 
 
 def _streams(content: SimilarityContent, limits: ExplorerLimits, cuts: dict[str, str]) -> dict[str, object] | None:
@@ -171,6 +171,6 @@ def _projection(content: SimilarityContent) -> dict[str, object] | None:
             for layer, (points_R2, shares) in found.items():
                 text, factor = packed_shorts(points_R2)
                 note = "" if np.isnan(shares[0]) else " × ".join(f"{100 * share:.0f} %" for share in shares)
-                planes.append({"layer": _layer(site, layer), "points": text, "factor": factor, "note": note})
+                planes.append({"layer": layer_words(site, layer), "points": text, "factor": factor, "note": note})
             sets.append({"site": site_words(site), "method": words, "planes": planes})
     return _common(content) | {"sets": sets} if sets else None

@@ -19,12 +19,13 @@ from modularity.report.similarity_content import (
     MEASURES,
     TEXTS,
     SimilarityContent,
+    layer_words,
     site_words,
 )
 from modularity.report.similarity_explorers import METHODS, N_HEADS
 from modularity.report.similarity_figures import similarity_figures
 from modularity.report.svg import drawing, element, standalone, text, tick_labels, ticks
-from modularity.report.wording import number, significant
+from modularity.report.wording import capital, number, significant
 
 WIDTH, GAP, BAND, N_COLUMNS = 736.0, 18.0, 5.0, 4
 N_STREAMS = 3
@@ -51,7 +52,7 @@ def similarity_drawings(content: SimilarityContent, dimensions: Sequence[int] = 
             gram = content.gram(data, site)
             if gram is None:
                 continue
-            names = [f"layer {layer}" for layer in content.layers(site)]
+            names = [layer_words(site, layer) for layer in content.layers(site)]
             for measure in MEASURES:
                 name = f"gram-{_file(site)}-{measure}" + ("" if data == TEXTS else f"-{data}")
                 title = f"{MEASURE_WORDS[measure]}, {site_words(site)}, {DATA_WORDS[data]}"
@@ -64,7 +65,7 @@ def similarity_drawings(content: SimilarityContent, dimensions: Sequence[int] = 
             planes = content.projections(site, method)
             if planes:
                 name = f"projection-{_file(site)}-{method}"
-                points = {f"layer {layer}": each for layer, (each, _) in planes.items()}
+                points = {layer_words(site, layer): each for layer, (each, _) in planes.items()}
                 title = f"{METHODS[method]}, {site_words(site)}"
                 found[name] = standalone(_scatter_drawing(content, name, title, points))
     best = [dimension for dimension, *_ in content.best_dimensions[:N_STREAMS]]
@@ -129,7 +130,7 @@ def _gram_drawing(content: SimilarityContent, name: str, title: str, names: Sequ
     top = max(0.05, float(np.abs(found[:, different]).max(initial=0.0)))
     ramp = diverging_ramp(dark=False)
     places, side, bottom = _places(len(found), 58.0)
-    parts: list[Markup] = [text(2, 14, title[:1].upper() + title[1:], class_="strong"), *_legend(content, 32)]
+    parts: list[Markup] = [text(2, 14, capital(title), class_="strong"), *_legend(content, 32)]
     n_rows = len(content.row_text)
     for (x, y), label, matrix in zip(places, names, found):
         parts.append(text(x, y - 6, label))
@@ -166,7 +167,7 @@ def _scale(y: float, top: float) -> list[Markup]:
 
 def _scatter_drawing(content: SimilarityContent, name: str, title: str, planes: dict[str, FloatArray]) -> Markup:
     places, side, bottom = _places(len(planes), 58.0)
-    parts: list[Markup] = [text(2, 14, title, class_="strong"), *_legend(content, 32)]
+    parts: list[Markup] = [text(2, 14, capital(title), class_="strong"), *_legend(content, 32)]
     colours = [category(int(content.text_category[t])) for t in content.row_text]
     for (x, y), (label, points) in zip(places, planes.items()):
         parts.append(text(x, y - 6, label))

@@ -74,7 +74,7 @@ def _provenance(content: SimilarityContent) -> Provenance:
         commands=(
             ("the figures of this page, and others, as SVG and PNG", f"modularity figures {run.uri} --out figures"),
             ("the scores", f'modularity sql {run.uri} "select * from category_scores"'),
-            ("check every byte", f"modularity verify {run.uri}"),
+            ("check every byte, and recompute rows from the model", f"modularity verify {run.uri}"),
             ("run it again from the config below", "modularity run config.json --out ANOTHER"),
         ),
         config=json.dumps(manifest.config, indent=1, ensure_ascii=False),

@@ -45,6 +45,7 @@ def test_other_forms_of_positions_are_refused(text: str) -> None:
         ({"length": 100}, "lie outside of texts of length=100"),
         ({"positions": [1, -511]}, "name a token twice"),
         ({"positions": "x"}, "expected start:stop"),
+        ({"positions": 66}, "YAML reads an unquoted 1:6 as 66: quote it"),
         ({"categories": ["a", "a"]}, "name a category twice"),
     ],
 )

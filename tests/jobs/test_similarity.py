@@ -47,7 +47,7 @@ def test_the_shipped_series_with_its_languages(tmp_path: Path, capsys: pytest.Ca
 def test_own_texts_and_figures_as_files(tmp_path: Path) -> None:
     model = tiny_jobs.save(tmp_path / "model", tiny_jobs.planted_module())
     texts = tiny_similarity.folder(tmp_path / "texts")
-    cut = ("--set", "texts.length=20", "--set", "texts.positions=1:6", "--set", "experts=null")
+    cut = ("--set", "texts.length=20", "--set", "texts.positions=[1, 2, 3, 4, 5]", "--set", "experts=null")
     assert call("--model", model, "--texts", texts, "--out", tmp_path / "run", *SMALL, *cut) == 0
     done = CliRunner().invoke(
         app, ["figures", str(tmp_path / "run"), "--out", str(tmp_path / "figures"), "--no-png", "--dimension", "4"]

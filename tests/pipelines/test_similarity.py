@@ -14,6 +14,7 @@ from modularity.errors import AllowanceError, IdentityError, InputError
 from modularity.pipelines import plan_similarity, run_similarity, run_status, verify_run
 from modularity.pipelines import similarity_worker as worker_module
 from modularity.store import Run, open_run
+from modularity.types import Site
 
 rows_of = tiny_jobs.rows_of
 
@@ -122,8 +123,9 @@ def test_alignment_has_every_pair_once(finished: Run) -> None:
 
 def test_a_finished_run_is_left_as_it_is_and_verifies(finished: Run, planted: Path, texts: Path) -> None:
     assert run_similarity(tiny.config(planted, texts), finished.uri, quiet=True).was_finished
-    report = verify_run(finished.uri)
-    assert report.problems == ()
+    report = verify_run(finished.uri, n_rows=3)
+    assert (report.problems, report.n_rows) == ((), 2 * 3)
+    assert report.largest_difference < 1e-4
     status = run_status(finished.uri)
     assert status.items["gram"] == (2 * (3 + 3 * 2), 18)
     assert all(done == planned for done, planned in status.items.values())
@@ -196,3 +198,27 @@ def test_plan_and_other_jobs_at_the_same_place(finished: Run, planted: Path, tex
         plan.check(tiny.config(planted, texts, allowance={"store_bytes": 1000}).allowance)
     with pytest.raises(IdentityError):
         run_similarity(tiny.config(planted, texts, controls=[]), finished.uri, quiet=True)
+
+
+def test_native_experts_of_a_mixture_model(texts: Path, tmp_path: Path) -> None:
+    """Sparse layers only, each with the model's own experts; one that no token was sent to is dark, not missing."""
+    config = transformers.SwitchTransformersConfig(
+        vocab_size=48, d_model=tiny_jobs.WIDTH, d_kv=8, d_ff=24, num_layers=4, num_sparse_encoder_layers=2,
+        num_decoder_layers=2, num_sparse_decoder_layers=1, num_heads=4, num_experts=4, expert_capacity=64,
+        pad_token_id=0, decoder_start_token_id=0,
+    )  # fmt: skip
+    model = tiny_jobs.save(tmp_path / "model", tiny_jobs.random_module(config))
+    study = tiny.config(model, texts, sites=["residual"], controls=[], experts={"method": "auto"})
+    run = tiny.run(study, tmp_path / "run")
+    assert run.manifest.notes["experts"] == "native"
+    rows = rows_of(run, "activity", kind="expert")
+    assert {(row["layer"], row["component"]) for row in rows} == {(layer, e) for layer in (1, 3) for e in range(4)}
+    assert all(np.isfinite([row["mean"], row["rest"]]).all() and row["mean"] >= 0 for row in rows)
+    stored = run.read_activations("texts", Site("encoder", "ffn.neurons"), layer=1)
+    active = np.nan_to_num(stored).reshape(60, 4, 24)
+    expected = np.sqrt((active.astype(np.float64) ** 2).mean(axis=2)).reshape(12, 5, 4).mean(axis=1)
+    found = {(row["component"], row["category"]): row["mean"] for row in rows if row["layer"] == 1}
+    for number, category in enumerate(sorted(tiny.CATEGORIES)):
+        for expert in range(4):
+            mean = expected[4 * number : 4 * number + 4, expert].mean()
+            assert found[expert, category] == pytest.approx(mean, abs=1e-6)
