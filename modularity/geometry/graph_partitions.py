@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import csr_array, diags_array
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
@@ -27,7 +27,7 @@ from modularity.geometry.graphs import NO_GROUP, BipartiteGraph, Float64, Graph,
 N_INIT = 10
 """Starts of k-means, of which the best is kept."""
 DENSE_NODES = 2048
-"""Sparse graphs up to this size get all their eigenvectors from a dense solver, larger ones the leading by Lanczos."""
+"""Graphs up to this size (bipartite ones: in their smaller part) go to a dense solver, larger ones to Lanczos."""
 
 
 def spectral_partition(graph: Graph, n_groups: int, *, seed: int = 0) -> Labels:
@@ -50,7 +50,7 @@ def spectral_partition(graph: Graph, n_groups: int, *, seed: int = 0) -> Labels:
     if not 2 <= n_groups <= len(linked):
         raise InputError(f"n_groups is {n_groups}: expected 2 to {len(linked)}, the nodes with edges")
     if isinstance(graph, BipartiteGraph):
-        vectors_VK = _bipartite_vectors(graph, n_groups)
+        vectors_VK = _bipartite_vectors(graph, n_groups, seed)
     else:
         vectors_VK = _sparse_vectors(graph, linked, n_groups, seed)
     rows_VK = vectors_VK[linked] / np.sqrt(graph.strengths_V[linked, None])
@@ -105,7 +105,7 @@ def _leiden() -> Any:
     return graspologic_native
 
 
-def _bipartite_vectors(graph: BipartiteGraph, n_vectors: int) -> Float64:
+def _bipartite_vectors(graph: BipartiteGraph, n_vectors: int, seed: int) -> Float64:
     """Leading eigenvectors of the normalised adjacency, from the eigenvectors of the smaller of its two squares."""
     weights = graph.weights_FX
     n_neurons, n_channels = weights.shape
@@ -115,7 +115,12 @@ def _bipartite_vectors(graph: BipartiteGraph, n_vectors: int) -> Float64:
     tall = normal_FX.T if small_first else normal_FX
     n_kept = min(n_vectors, tall.shape[1])
     last = tall.shape[1] - 1
-    square, right = eigh(tall.T @ tall, subset_by_index=(last + 1 - n_kept, last))
+    if last < DENSE_NODES or n_kept > last:
+        square, right = eigh(tall.T @ tall, subset_by_index=(last + 1 - n_kept, last))
+    else:
+        edges = csr_array(tall)
+        product = LinearOperator((last + 1, last + 1), matvec=lambda x: edges.T @ (edges @ x), dtype=np.float64)
+        square, right = _lanczos(product, n_kept, seed)
     singular, right = np.sqrt(np.maximum(square, 0))[::-1], right[:, ::-1]
     usable = singular > 1e-7
     left = np.where(usable, tall @ right / np.where(usable, singular, 1.0), 0.0)
@@ -130,18 +135,25 @@ def _sparse_vectors(graph: SparseGraph, linked: np.ndarray, n_vectors: int, seed
     if n_linked <= DENSE_NODES or n_vectors >= n_linked - 1:
         _, vectors = eigh(normal.toarray(), subset_by_index=(n_linked - n_vectors, n_linked - 1))
     else:
-        start = np.random.default_rng(seed).standard_normal(n_linked)
-        try:
-            values, vectors = eigsh(normal, k=n_vectors, which="LA", v0=start, ncv=4 * n_vectors + 20, tol=1e-8)
-        except ArpackNoConvergence as error:
-            raise DataError(
-                f"{len(error.eigenvalues)} of {n_vectors} eigenvectors of a graph of {n_linked} nodes converged; take "
-                "fewer groups or another density of edges"
-            ) from None
-        vectors = vectors[:, np.argsort(values)]
+        _, vectors = _lanczos(normal, n_vectors, seed)
     whole = np.zeros((graph.n_nodes, n_vectors))
     whole[linked] = vectors[:, ::-1]
     return _signed(whole)
+
+
+def _lanczos(matrix: Any, n_vectors: int, seed: int) -> tuple[Float64, Float64]:
+    """Largest eigenvalues, ascending, and their vectors."""
+    start = np.random.default_rng(seed).standard_normal(matrix.shape[0])
+    n_basis = min(4 * n_vectors + 20, matrix.shape[0])
+    try:
+        values, vectors = eigsh(matrix, k=n_vectors, which="LA", v0=start, ncv=n_basis, tol=1e-8)
+    except ArpackNoConvergence as error:
+        raise DataError(
+            f"{len(error.eigenvalues)} of {n_vectors} eigenvectors of a graph of {matrix.shape[0]} nodes converged; "
+            "take fewer groups or another density of edges"
+        ) from None
+    order = np.argsort(values)
+    return values[order], vectors[:, order]
 
 
 def _inverse_root(strengths: Float64) -> Float64:

@@ -1,9 +1,10 @@
 """The plan of a graph study: graphs, edges, memory and time, known before any weight is read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from modularity.errors import AllowanceError
+from modularity.geometry.graph_partitions import DENSE_NODES
 from modularity.pipelines.config import Allowance
 from modularity.pipelines.graph_modularity_prepare import PreparedGraphs
 from modularity.pipelines.plan import TIME_RANGE
@@ -16,7 +17,9 @@ LEIDEN_SECONDS_PER_EDGE = 2.0e-6
 ROW_BYTES = 120
 """About the size of one row of `graph_null`, before compression."""
 _EIGEN_FLOPS = 6.0
-"""Of a symmetric eigenproblem of size n with a few vectors, in n cubed; measured, in units of matrix products."""
+"""Of a dense symmetric eigenproblem of size n with a few vectors, in n cubed, at the pace of matrix products."""
+_LANCZOS_SECONDS_PER_EDGE = 3.0e-6
+"""Some 600 products of a sparse matrix with a vector."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,9 @@ def _seconds(prepared: PreparedGraphs, graph: str, layer: int, flops: float) -> 
     if "spectral" in methods:
         channels = 2 * prepared.description.residual_width
         small = width if graph == "coactivation" else min(width, channels)
-        products = 2 * edges * 40 if graph == "coactivation" else 2 * width * channels * small
-        eigen = _EIGEN_FLOPS * small**3 if graph != "coactivation" or width <= 2048 else 0
-        total += (products + eigen) / flops + 0.1
+        square = 0 if graph == "coactivation" else 2 * width * channels * small
+        dense = (square + _EIGEN_FLOPS * small**3) / flops
+        total += 0.1 + (dense if small <= DENSE_NODES else _LANCZOS_SECONDS_PER_EDGE * edges)
     if graph == "coactivation" and prepared.by_rows:
         total += 2 * _n_rows(prepared) * width**2 / flops
     return total
@@ -146,9 +149,10 @@ def _bytes(prepared: PreparedGraphs, graph: str, layer: int) -> int:
     copies = 3 * both_ends + 2 * edges * 16
     if graph == "coactivation":
         activity = _n_rows(prepared) * width * 6 if prepared.by_rows else 0
-        return 8 * width**2 * (4 if width <= 2048 else 2) + width**2 + activity + copies
+        return 8 * width**2 * (4 if width <= DENSE_NODES else 2) + width**2 + activity + copies
     channels = 2 * prepared.description.residual_width
-    return 52 * width * channels + 24 * min(width, channels) ** 2 + copies
+    small = min(width, channels)
+    return 52 * width * channels + (24 * small**2 if small <= DENSE_NODES else 2 * both_ends) + copies
 
 
 def _n_rows(prepared: PreparedGraphs) -> int:
@@ -175,7 +179,7 @@ def _notes(prepared: PreparedGraphs) -> Iterator[str]:
         cut = [layer for layer in layers if prepared.edge_share(graph, layer) < 1]
         if graph != "coactivation" and cut:
             yield (
-                f"graph {graph}: layers {', '.join(map(str, cut))} have more edges than max_edges="
+                f"graph {graph}: {_listed(cut, layers)} more edges than max_edges="
                 f"{config.max_edges:,}: the heaviest weights of every matrix are kept, the others count as no edge"
             )
         if graph == "coactivation":
@@ -186,3 +190,10 @@ def _notes(prepared: PreparedGraphs) -> Iterator[str]:
             )
     if prepared.source is None:
         yield "without source there are no co-activations, and no experts to compare the groups with"
+
+
+def _listed(some: Sequence[int], layers: Sequence[int]) -> str:
+    """`layers 0, 2 have`, or `all layers have`."""
+    if len(some) == len(layers) > 1:
+        return "all layers have"
+    return f"layer {some[0]} has" if len(some) == 1 else f"layers {', '.join(map(str, some))} have"

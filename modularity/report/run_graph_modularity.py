@@ -130,7 +130,7 @@ def _graph_findings(tests: Sequence[Row], observed: Sequence[Row]) -> Iterator[F
         parts = "; ".join(_against(row, own) for row in whole)
         text = (
             f"{graph}, {method}: {lead}. {MEASURE_WORDS[TESTED[method]]} of {groups} groups is "
-            f"{significant(whole[0]['observed'])} on average over {plural(n_layers, 'layer')}; {parts}. "
+            f"{significant(whole[0]['observed'], 4)} on average over {plural(n_layers, 'layer')}; {parts}. "
             f"Each null has {plural(whole[0]['n_draws'], 'draw')} for a layer, so that no p is below "
             f"{number(whole[0]['smallest_p_value'], 3)}."
         )
@@ -142,7 +142,7 @@ def _against(row: Row, own: Sequence[Row]) -> str:
     layers = [other for other in own if other["null"] == row["null"] and other["layer"] != ALL_LAYERS]
     n_found = sum(other["q_value"] <= LEVEL for other in layers)
     return (
-        f"null {row['null']} {significant(row['null_mean'])} {interval(row['null_low'], row['null_high'], 4)}, z = "
+        f"null {row['null']} {significant(row['null_mean'], 4)} {interval(row['null_low'], row['null_high'], 4)}, z = "
         f"{number(row['z'], 1)}, {p_value(row['p_value'])}, corrected {number(row['q_value'], 3)}, {n_found} of "
         f"{len(layers)} layers at a false discovery rate of 5 %"
     )

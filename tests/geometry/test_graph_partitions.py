@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from modularity.errors import DataError, InputError
 from modularity.geometry import graph_partitions
-from modularity.geometry.graph_partitions import leiden_partition, spectral_partition
+from modularity.geometry.graph_partitions import DENSE_NODES, leiden_partition, spectral_partition
 from modularity.geometry.graphs import BipartiteGraph, SparseGraph, newman_modularity, normalised_cut
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,13 +59,14 @@ def test_lanczos_and_the_dense_solver_agree(monkeypatch) -> None:
     graph, labels = planted(3.0)
     sparse = SparseGraph.of(graph.adjacency())
     dense = graph_partitions._sparse_vectors(sparse, np.arange(78), 3, 0)
-    monkeypatch.setattr(graph_partitions, "DENSE_NODES", 10)
-    lanczos = graph_partitions._sparse_vectors(sparse, np.arange(78), 3, 0)
-    np.testing.assert_allclose(np.abs(lanczos), np.abs(dense), atol=1e-6)
     wide = BipartiteGraph(graph.weights_FX.T)
-    turned = graph_partitions._bipartite_vectors(wide, 3)
-    unit = np.abs(np.concatenate((turned[30:], turned[:30]))) / np.sqrt(2)
-    np.testing.assert_allclose(unit, np.abs(dense), atol=1e-6)
+    for limit in (DENSE_NODES, 10):
+        monkeypatch.setattr(graph_partitions, "DENSE_NODES", limit)
+        found = graph_partitions._sparse_vectors(sparse, np.arange(78), 3, 0)
+        np.testing.assert_allclose(np.abs(found), np.abs(dense), atol=1e-6)
+        turned = graph_partitions._bipartite_vectors(wide, 3, 0)
+        unit = np.abs(np.concatenate((turned[30:], turned[:30]))) / np.sqrt(2)
+        np.testing.assert_allclose(unit, np.abs(dense), atol=1e-6)
     assert adjusted_rand_score(spectral_partition(wide, 3), np.concatenate((labels[48:], labels[:48]))) == 1.0
 
 
