@@ -12,6 +12,7 @@ from modularity.data.load import load_functions
 from modularity.data.sample_functions import inference_function, sample_functions, series_path
 from modularity.data.statements import Statement, Triple, statements_from_triples
 from modularity.data.template import T5_TEMPLATES
+from modularity.data.texts import TextsConfig, load_texts
 from modularity.data.token_batch import Gather, Reduction, TokenBatch, TokenTable
 from modularity.data.tokenise import Tokenizer, tokenise
 
@@ -34,6 +35,7 @@ __all__ = [
     "Sentence",
     "SourceHalves",
     "Statement",
+    "TextsConfig",
     "TokenBatch",
     "TokenTable",
     "Tokenizer",
@@ -45,6 +47,7 @@ __all__ = [
     "inference_function",
     "keeps_rule",
     "load_functions",
+    "load_texts",
     "planted_functions",
     "planted_label_words",
     "row_ranges",

@@ -289,3 +289,16 @@ def test_a_checkpoint_without_a_head_is_refused(folder: Path) -> None:
     settings = tiny.config(folder, checkpoint, functions=[tiny_jobs.topic_function(folder)], label_words={})
     with pytest.raises(ModelError, match="checkpoint with its LM head"):
         tiny.run(settings, folder / "headless-run")
+
+
+def test_texts_without_labels_are_enough(folder: Path, model: Path) -> None:
+    path = tiny_jobs.write_rows(folder / "plain.jsonl", [{"text": row["text"]} for row in planted.rows(10)])
+    texts = [{"name": "plain", "source": str(path)}]
+    prepared = prepare_moefication(tiny.config(folder, model, functions=None, texts=texts, label_words=None))
+    assert set(prepared.texts.evaluation.tables) == {"plain"}
+    assert (prepared.texts.training.n_texts, prepared.tasks) == (20, ())
+    both = prepare_moefication(tiny.config(folder, model, texts=texts))
+    assert set(both.texts.evaluation.tables) <= {"tasks", "plain"}
+    assert len(both.tasks) == 4
+    with pytest.raises(InputError, match="functions or texts named twice: tasks"):
+        tiny.config(folder, model, texts=[{"name": "tasks", "source": str(path)}])
