@@ -33,6 +33,14 @@ LEVEL = 0.05
 PLACES = {"mass": "all layers", "loss": "all texts", "kl": "all texts", "agreement": "all texts",
           "accuracy": "mean of tasks", "margin": "mean of tasks"}  # fmt: skip
 """Place of each measure that stands for all others."""
+MEASURE_SUBJECTS = {
+    "mass": "mass",
+    "loss": "loss",
+    "kl": "predictions",
+    "agreement": "agreement",
+    "accuracy": "accuracy",
+}
+"""What a finding about each measure is about."""
 
 
 def moefication_content(run: Run, model: str) -> ReportContent:
@@ -159,15 +167,6 @@ def _is_better(row: Row) -> bool:
     """Better than a control over the texts, and under each of several seeds."""
     sure = row["q_value"] <= LEVEL and row["n_seeds"] > 1
     return bool(sure and min(row["advantage"], row["seed_low"]) > 0)
-
-
-MEASURE_SUBJECTS = {
-    "mass": "mass",
-    "loss": "loss",
-    "kl": "predictions",
-    "agreement": "agreement",
-    "accuracy": "accuracy",
-}
 
 
 def _sentence(measure: str, rows: Mapping[tuple[str, str], Row], partition: str, router: str) -> str:
