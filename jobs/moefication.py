@@ -47,7 +47,7 @@ def command(
     ] = None,
     functions: Annotated[
         Path | None,
-        typer.Option(help="YAML or JSON file with a list `functions`; default: those of --run, or samples."),
+        typer.Option(help="YAML or JSON file with `functions` or `texts`; default: those of --run, or samples."),
     ] = None,
     words: Annotated[Path | None, typer.Option(help="YAML or JSON file with `label_words` and other keys.")] = None,
     export: Annotated[str | None, typer.Option(help="New folder for the divided model as a checkpoint.")] = None,
@@ -66,13 +66,13 @@ def command(
         if model not in (None, "series"):
             values["model"] = {"name": model}
         lines: dict[Key, str] = {}
-        if functions is not None or (run is None and model != "series"):
-            values["functions"], lines = read_functions(functions)
-        if words is not None:
-            more, of_words = read_config_file(words)
-            values, lines = {**values, **more}, {**lines, **of_words}
+        for part in (functions, words):
+            more, places = ({}, {}) if part is None else read_config_file(part)
+            values, lines = {**values, **more}, {**lines, **places}
         values |= {"job": "moefication"} | ({} if export is None else {"export": {"folder": export}})
         values, lines = with_overrides(values, overrides, lines)
+        if run is None and not {"functions", "texts"} & values.keys():
+            values["functions"], _ = read_functions(None)
         launch(values, out=out, plan=plan, lines=lines)
 
 

@@ -13,6 +13,7 @@ from modularity.data.load import load_functions
 from modularity.data.sample_functions import inference_function, sample_functions, series_path
 from modularity.data.statements import Statement, Triple, statements_from_triples
 from modularity.data.template import T5_TEMPLATES
+from modularity.data.text_halves import HalvedTextsConfig, load_halved_texts
 from modularity.data.texts import CategoryText, TextsConfig, load_texts
 from modularity.data.token_batch import Gather, Reduction, TokenBatch, TokenTable
 from modularity.data.tokenise import Tokenizer, tokenise
@@ -35,6 +36,7 @@ __all__ = [
     "GlueConfig",
     "GlueVariant",
     "Half",
+    "HalvedTextsConfig",
     "Pooling",
     "Reduction",
     "Sentence",
@@ -54,6 +56,7 @@ __all__ = [
     "inference_function",
     "keeps_rule",
     "load_functions",
+    "load_halved_texts",
     "load_texts",
     "planted_functions",
     "planted_label_words",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from modularity.config import Config
-from modularity.data import FunctionConfig, declared_function
+from modularity.data import FunctionConfig, HalvedTextsConfig, declared_function
 from modularity.models import ModelConfig
 from modularity.pipelines.config import Allowance
 from modularity.pipelines.perturbation_config import Word
@@ -64,8 +64,10 @@ class MoeficationConfig(Config):
     functions: tuple[Annotated[FunctionConfig, BeforeValidator(declared_function)], ...] | None = Field(
         default=None, min_length=1
     )
-    """The texts: routers learn from the selection half, all is measured on the evaluation half. None = those of the
-    run."""
+    """Labelled texts: routers learn from the selection half, all is measured on the evaluation half. None = those of
+    the run where there are no `texts`."""
+    texts: tuple[HalvedTextsConfig, ...] = ()
+    """Texts without labels, divided and used as those of functions."""
     label_words: dict[str, tuple[Word, Word]] | None = None
     """Tasks: for each sub-function (`function/sub-function` where the name alone is not clear) the words by which the
     model answers label 1 and label 0. None: those that the functions declare; empty: no task."""
@@ -127,6 +129,10 @@ class MoeficationConfig(Config):
             problems.append(f"partitions={list(self.partitions)} lacks 'random', the control of the others")
         if CONTROL not in self.routers:
             problems.append(f"routers={list(self.routers)} lacks 'random', the control of the others")
+        names = [each.name for each in self.functions or ()] + [each.name for each in self.texts]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            problems.append(f"functions or texts named twice: {', '.join(twice)}; give each its own name")
         if min(self.seeds) < 0:
             problems.append(f"seeds={list(self.seeds)}: expected numbers from 0 up")
         if self.source is None:
@@ -143,10 +149,10 @@ class MoeficationConfig(Config):
         return self
 
     def _problems_without_a_run(self) -> list[str]:
+        lacking = ["model"] if self.model is None else []
+        lacking += ["functions"] if self.functions is None and not self.texts else []
         problems = [
-            f"{name} is missing, and there is no source to take it from; name one of the two"
-            for name in ("model", "functions")
-            if getattr(self, name) is None
+            f"{name} is missing, and there is no source to take it from; name one of the two" for name in lacking
         ]
         foreign = [name for name in self.partitions if name not in MADE_HERE]
         if foreign:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from modularity.data import FunctionData, load_functions
+from modularity.data import FunctionData, load_functions, load_halved_texts
 from modularity.errors import InputError, ModelError, StoreError
 from modularity.interventions import LabelTask
 from modularity.models import ModelConfig, ModelDescription, describe_model, load_tokenizer
@@ -139,23 +139,24 @@ def prepare_moefication(config: MoeficationConfig) -> PreparedMoefication:
         raise InputError(problems)
     declared = None if source is None else EmergentModularityConfig.model_validate(source.manifest.config)
     model = config.model or (declared.model if declared is not None else None)
-    configs = config.functions or (declared.functions if declared is not None else None)
-    assert model is not None
-    assert configs is not None  # the config has checked both
+    configs = config.functions or (declared.functions if declared is not None and not config.texts else ())
+    assert model is not None  # the config has checked it
     description = _attempt(lambda: describe_model(model), problems)
     tokenizer = None if description is None else _attempt(lambda: load_tokenizer(model), problems)
-    functions = _attempt(lambda: load_functions(configs), problems)
+    labelled = _attempt(lambda: load_functions(configs) if configs else (), problems)
+    plain = _attempt(lambda: load_halved_texts(config.texts), problems)
     place = None if description is None else _attempt(lambda: _layers(config, description), problems)
     n_experts = None if place is None else _attempt(lambda: _n_experts(config, source, place[1:]), problems)
     if source is not None and place is not None:
         problems += _source_problems(config, source, *place)
     problems += _tool_problems(config, source) + _export_problems(config)
     texts = measured = None
-    if functions is not None and tokenizer is not None and description is not None:
+    if labelled is not None and plain is not None and tokenizer is not None and description is not None:
+        functions = (*labelled, *plain)
         limits = (config.max_tokens, description.max_positions)
         max_tokens = min((limit for limit in limits if limit is not None), default=UNLIMITED_MODEL_TOKENS)
         texts = _attempt(lambda: _texts(config, functions, tokenizer, max_tokens, kind_of(description)), problems)
-        measured = _attempt(lambda: _tasks(config, configs, functions, tokenizer, max_tokens), problems)
+        measured = _attempt(lambda: _tasks(config, configs, labelled, tokenizer, max_tokens), problems)
     if problems or description is None or place is None or n_experts is None or texts is None or measured is None:
         raise InputError(problems)
     return PreparedMoefication(config, source, model, description, *place, n_experts, texts, *measured)

@@ -84,7 +84,7 @@ def choose_texts(
         A half has no text left.
     """
     measured = {e.fingerprint for f in functions for e, chosen in zip(f.examples, f.selection_E) if not chosen}
-    halves, notes = {}, []
+    halves, notes = {}, [note for function in functions for note in function.notes]
     for half, n_tokens in (("selection", training_tokens), ("evaluation", evaluation_tokens)):
         usable, counts = [], {"also measured": 0, "repeated": 0}
         seen: set[str] = set()

@@ -33,6 +33,14 @@ LEVEL = 0.05
 PLACES = {"mass": "all layers", "loss": "all texts", "kl": "all texts", "agreement": "all texts",
           "accuracy": "mean of tasks", "margin": "mean of tasks"}  # fmt: skip
 """Place of each measure that stands for all others."""
+MEASURE_SUBJECTS = {
+    "mass": "mass",
+    "loss": "loss",
+    "kl": "predictions",
+    "agreement": "agreement",
+    "accuracy": "accuracy",
+}
+"""What a finding about each measure is about."""
 
 
 def moefication_content(run: Run, model: str) -> ReportContent:
@@ -149,19 +157,16 @@ def _findings(run: Run, curve: Sequence[Row], tests: Sequence[Row]) -> Iterator[
                 r for r in tests
                 if all(r[key] == v for key, v in at.items()) and (r["partition"], r["router"]) == (partition, router)
             ]  # fmt: skip
-            beyond = bool(own) and all(r["q_value"] <= LEVEL and min(r["advantage"], r["seed_low"]) > 0 for r in own)
+            beyond = bool(own) and all(_is_better(row) for row in own)
             subject = f"{partition_name(partition)}, {MEASURE_SUBJECTS[measure]}"
-            text = f"{subject}: {_sentence(measure, rows, partition, router)}{_test_text(own, measure, beyond)}."
+            text = f"{subject}: {_sentence(measure, rows, partition, router)}{_test_text(own, beyond)}."
             yield Finding(text, "supported" if beyond else "unsupported", subject, "selection")
 
 
-MEASURE_SUBJECTS = {
-    "mass": "mass",
-    "loss": "loss",
-    "kl": "predictions",
-    "agreement": "agreement",
-    "accuracy": "accuracy",
-}
+def _is_better(row: Row) -> bool:
+    """Better than a control over the texts, and under each of several seeds."""
+    sure = row["q_value"] <= LEVEL and row["n_seeds"] > 1
+    return bool(sure and min(row["advantage"], row["seed_low"]) > 0)
 
 
 def _sentence(measure: str, rows: Mapping[tuple[str, str], Row], partition: str, router: str) -> str:
@@ -205,19 +210,26 @@ def _share(row: Row) -> str:
     return f"{percent(row['value'])} [{ends}]" if ends else percent(row["value"])
 
 
-def _test_text(own: Sequence[Row], measure: str, beyond: bool) -> str:
+def _test_text(own: Sequence[Row], beyond: bool) -> str:
     """The advantage over both controls, over texts and over seeds."""
     if not own:
         return "; not tested"
     parts = [
-        f"{row['against']} {with_interval(row['advantage'], row['low'], row['high'], 3)}, over seeds "
-        f"{number(row['seed_low'], 3)} to {number(row['seed_high'], 3)}, corrected {p_value(row['q_value'])}"
+        f"{row['against']} {with_interval(row['advantage'], row['low'], row['high'], 3)}, {_seeds_text(row)}corrected "
+        f"{p_value(row['q_value'])}"
         for row in own
     ]
     lead = (
         ". Advantage over " if beyond else ". It is not shown that this is better than both controls; advantage over "
     )
-    return f"{lead}{'; over '.join(parts)}"
+    alone = "" if own[0]["n_seeds"] > 1 else "; with one seed nothing is known of the chance in partitions and routers"
+    return f"{lead}{'; over '.join(parts)}{alone}"
+
+
+def _seeds_text(row: Row) -> str:
+    if row["n_seeds"] < 2:
+        return ""
+    return f"over seeds {number(row['seed_low'], 3)} to {number(row['seed_high'], 3)}, "
 
 
 def _export_finding(rows: Sequence[Row]) -> Iterator[Finding]:

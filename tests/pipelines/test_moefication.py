@@ -1,5 +1,7 @@
 """The whole MoEfication job: planted experts are enough, random ones are not; export, resume, texts, messages."""
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import documented
@@ -11,7 +13,7 @@ import tiny_perturbation as planted
 import torch
 import transformers
 
-from modularity.errors import IdentityError, InputError
+from modularity.errors import IdentityError, InputError, ModelError
 from modularity.pipelines import moefication_worker as worker_module
 from modularity.pipelines import plan_moefication, run_status, verify_run
 from modularity.pipelines.moefication_prepare import prepare_moefication
@@ -245,3 +247,58 @@ def test_the_plan_counts_items_and_names_experts(folder: Path, model: Path) -> N
     assert plan.items == {"partition": 2, "route": 4, "unchanged": 1, "evaluate": 2 * 4 * 2 * 2, "selection_tables": 1}
     assert "layer 0 of the decoder are divided into 8 experts, of 3 neurons" in plan.text()
     assert "shares 0.125, 1 are 1, 8 of 8 experts" in plan.text()
+
+
+def masked(folder: Path) -> Path:
+    module = transformers.BertForMaskedLM(tiny_jobs.bert_config())
+    return tiny_jobs.save(folder / "masked", module)
+
+
+def seq2seq(folder: Path) -> Path:
+    return tiny_jobs.save(folder / "seq2seq", transformers.T5ForConditionalGeneration(tiny_jobs.t5_config()))
+
+
+@pytest.mark.parametrize("make", [masked, seq2seq])
+def test_masked_and_encoder_decoder_models_are_compared_by_their_predictions(
+    folder: Path, make: Callable[[Path], Path]
+) -> None:
+    checkpoint = make(folder)
+    by_activity = ["coactivation"] if find_spec("pymetis") else []
+    settings = tiny.config(
+        folder, checkpoint, functions=[tiny_jobs.topic_function(folder)], label_words={}, layers=None,
+        partitions=[*by_activity, "random"], routers=["mlp", "random"], shares=[0.25], seeds=[0], stack="encoder",
+        training={"share": 0.25, "n_epochs": 2, "tokens": 300}, evaluation_tokens=200,
+    )  # fmt: skip
+    run = tiny.run(settings, folder / f"{checkpoint.name}-run")
+    rows = tiny_jobs.rows_of(run, "selection_curve")
+    assert {row["measure"] for row in rows} == {"mass", "kl", "agreement"}
+    assert all(np.isfinite(row["value"]) for row in rows)
+    assert len({row["place"] for row in rows if row["measure"] == "mass"}) == 2 + 1
+    outputs = run.results("outputs")
+    assert np.isnan(outputs["loss"].values).all()
+    n_texts = outputs.sizes["text"]
+    positions = {row["n_values"] for row in rows if row["measure"] == "kl" and row["place"] == "all texts"}
+    assert positions == (
+        {n_texts} if checkpoint.name == "seq2seq" else {int(run.results("mass")["n_tokens"][0, 0, 0].sum())}
+    )
+    assert {row["selected"] for row in rows} == {0.25}
+
+
+def test_a_checkpoint_without_a_head_is_refused(folder: Path) -> None:
+    checkpoint = tiny_jobs.save(folder / "headless", tiny_jobs.random_module(tiny_jobs.bert_config()))
+    settings = tiny.config(folder, checkpoint, functions=[tiny_jobs.topic_function(folder)], label_words={})
+    with pytest.raises(ModelError, match="checkpoint with its LM head"):
+        tiny.run(settings, folder / "headless-run")
+
+
+def test_texts_without_labels_are_enough(folder: Path, model: Path) -> None:
+    path = tiny_jobs.write_rows(folder / "plain.jsonl", [{"text": row["text"]} for row in planted.rows(10)])
+    texts = [{"name": "plain", "source": str(path)}]
+    prepared = prepare_moefication(tiny.config(folder, model, functions=None, texts=texts, label_words=None))
+    assert set(prepared.texts.evaluation.tables) == {"plain"}
+    assert (prepared.texts.training.n_texts, prepared.tasks) == (20, ())
+    both = prepare_moefication(tiny.config(folder, model, texts=texts))
+    assert set(both.texts.evaluation.tables) <= {"tasks", "plain"}
+    assert len(both.tasks) == 4
+    with pytest.raises(InputError, match="functions or texts named twice: tasks"):
+        tiny.config(folder, model, texts=[{"name": "tasks", "source": str(path)}])

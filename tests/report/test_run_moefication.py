@@ -141,6 +141,15 @@ def test_nothing_is_claimed_without_significance_sign_and_every_seed(
     assert all("It is not shown that this is better than both controls" in finding.text for finding in findings)
 
 
+def test_one_seed_is_not_enough(tmp_path: Path) -> None:
+    tests = [{**row, "n_seeds": 1} for row in test_rows_of(0.2, 0.2, 0.001)]
+    tables = {"selection_curve": curve_rows(effect=1.0), "selection_tests": tests}
+    findings = report_content(run_with(tmp_path / "run", tables)).findings
+    assert {finding.strength for finding in findings} == {"unsupported"}
+    assert all("with one seed nothing is known of the chance" in finding.text for finding in findings)
+    assert all("over seeds" not in finding.text for finding in findings)
+
+
 def test_figures_have_all_lines_bands_and_values(whole: Run) -> None:
     shares, layers = page_figures(report_content(whole))
     assert (shares.name, layers.name) == ("selection", "selection-layers")
