@@ -211,7 +211,8 @@ def _check(units: Mapping[UnitKind, Units], removed: Removed) -> None:
 
 def _zeroing(tap: Tap, out_F: torch.Tensor) -> Callable[..., Any]:
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        values = tap.from_input(args, kwargs).masked_fill(out_F, 0.0)
+        values = tap.from_input(args, kwargs)
+        values = values.masked_fill(out_F.to(values.device), 0.0)
         if args:
             return (values, *args[1:]), kwargs
         return args, kwargs | {"hidden_states": values}

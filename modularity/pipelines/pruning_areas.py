@@ -115,13 +115,15 @@ def _area_rows(
         null_N = np.array([float(each.area(each.whole)[0]) for each in random])
         area = float(curves.area(curves.whole)[0])
         kept_1N, pruned_1N = curves.drops(curves.whole)
+        before = [float(values_1N[0, 0]) for values_1N in curves.accuracies(curves.whole)]
         row: Row = {
             "measure": measure, "area": area, "area_low": np.nan, "area_high": np.nan,
             "null_mean": float(null_N.mean()), "null_low": float(np.quantile(null_N, 0.025)),
             "null_high": float(np.quantile(null_N, 0.975)), "excess": area - float(null_N.mean()),
             "excess_low": np.nan, "excess_high": np.nan, "p_value": np.nan, "q_value": np.nan,
             "n_random": len(null_N), "n_steps": len(kept_1N[0]) - 1, "n_texts_kept": curves.n_kept,
-            "n_texts_pruned": curves.n_pruned, "end_kept": float(kept_1N[0, -1]), "end_pruned": float(pruned_1N[0, -1]),
+            "n_texts_pruned": curves.n_pruned, "before_kept": before[0], "before_pruned": before[1],
+            "end_kept": float(kept_1N[0, -1]), "end_pruned": float(pruned_1N[0, -1]),
         }  # fmt: skip
         if np.isfinite(area) and np.isfinite(null_N).all():
             row["p_value"] = float((1 + (null_N >= area).sum()) / (1 + len(null_N)))

@@ -137,8 +137,10 @@ def _steps(shown: Pruning) -> str:
 
 
 def _share_axis(share_N: FloatArray) -> XAxis:
-    ticks = np.linspace(0.0, float(share_N[-1]), 6)
-    return XAxis("removed FFN neurons (%)", ticks, tuple(f"{100 * value:.0f}" for value in ticks))
+    last = float(share_N[-1])
+    step = next(step for step in (0.2, 0.1, 0.05, 0.02, 0.01, last) if last >= 3 * step or step == last)
+    ticks = np.append(np.arange(0.0, last - step / 4, step), last)
+    return XAxis("removed FFN neurons (%)", ticks, tuple(f"{100 * value:.3g}" for value in ticks))
 
 
 def _of(curve: Curve, role: str) -> FloatArray:
@@ -253,8 +255,8 @@ def _written_plot(shown: Pruning) -> Plot:
         ),
         panels=tuple(_written_panel(each, shown.corpora, pairs.index((each.pruned, each.kept)))
                      for each in shown.written),
-        axis=XAxis("model", np.array([0.0, 1.0, 2.0]), ("unchanged", "pruned", "random")),
-        legend=(("line", "unchanged and pruned"), ("open", "as many random units; bars: range over seeds")),
+        axis=XAxis("pruning", np.array([-0.4, 0.0, 1.0, 2.0, 2.4]), ("", "before", "after", "random", "")),
+        legend=(("line", "before and after pruning"), ("open", "as many random units; bars: range over seeds")),
         headers=("direction", "prompts of", "unchanged", "pruned", "random units", "p", "q", "p against random"),
         rows=tuple(
             (f"{each.pruned} removed, {each.kept} kept", each.prompts_of, with_interval(*each.before),

@@ -16,7 +16,7 @@ from modularity.report.content import (
     SubFunction,
 )
 from modularity.report.pruning import Curve, Pruning, PruningPlot, Written, area_cell, points, trimmed
-from modularity.report.wording import number, p_cell, p_value, percent, plural, with_interval
+from modularity.report.wording import number, p_cell, p_value, percent, plural, significant, with_interval
 from modularity.store import Run
 
 Row = dict[str, Any]
@@ -189,7 +189,7 @@ def _export_findings(run: Run) -> Iterator[Finding]:
         yield Finding(
             f"checkpoint without {row['pruned']}: {row['n_parameters']:,} of {row['n_parameters_before']:,} parameters"
             f"{width}; loaded again, its logits differ from the masked model's by at most "
-            f"{row['largest_difference']:.1e} (largest logit {number(row['largest_logit'], 1)}, at "
+            f"{significant(row['largest_difference'], 2)} (largest logit {number(row['largest_logit'], 1)}, at "
             f"{row['n_compared']:,} tokens).",
             "descriptive",
             f"checkpoint without {row['pruned']}",

@@ -22,7 +22,8 @@ _BEYOND = {
     "routing": "“Beyond chance” means p ≤ 0.05 by exchanging the two strategies of each seed; it says that they "
     "differ, and a difference that is not shown does not say that they are equal.",
     "selection": "“Beyond chance” means better than random experts and than a random router: corrected p ≤ 0.05 over "
-    "the texts, and the same sign under each of several seeds. Of as many random signs of the differences of texts so few have a "
+    "the texts, and the same sign under each of several seeds. "
+    "Of as many random signs of the differences of texts so few have a "
     "mean as large.",
     "graphs": "“Beyond chance” means a corrected p ≤ 0.05 against every null, on average over layers "
     "(Benjamini-Hochberg over all graphs, methods and nulls); for agreement, in every layer.",
