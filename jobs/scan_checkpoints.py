@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.emergent_modularity import read_functions
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity import cli
 
 
 def series_values() -> dict[str, Any]:
@@ -50,24 +50,25 @@ def command(
         Path | None, typer.Option(help="YAML or JSON file with a list `functions`; default: the sample functions.")
     ] = None,
     parallel: Annotated[int | None, typer.Option(help="Checkpoints side by side; default: as many as fit.")] = None,
-    out: OutOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Study every checkpoint of a training run with one partition into experts, and compare them.
 
     Example: python -m jobs.scan_checkpoints --model ./training --parallel 2 --out runs/scan
     """
-    with readable_errors():
+    with cli.readable_errors():
         declared, lines = read_functions(functions)
         values: dict[str, Any] = {"job": "scan_checkpoints", "model": {"name": model[0]}, "functions": declared}
         if model == ["series"]:
             values = series_values() | ({"functions": declared} if functions else {})
         folders = model if len(model) > 1 else []
         values["scan"] = {"revisions": revisions, "folders": folders, "parallel": parallel}
-        values, lines = with_overrides(values, overrides, lines)
-        launch(values, out=out, plan=plan, lines=lines)
+        values, lines = cli.with_overrides(values, overrides, lines)
+        cli.launch(values, out=out, plan=plan, lines=lines, profiles=profile)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

@@ -18,6 +18,7 @@ from modularity.config import Key, apply_overrides, read_config_file, validate_c
 from modularity.errors import AllowanceError, IdentityError, InputError, ModularityError, WorkError
 
 if TYPE_CHECKING:
+    from modularity.pipelines.plan import Loads
     from modularity.store.space import Space
 
 app = typer.Typer(
@@ -55,6 +56,15 @@ ReuseOption = Annotated[
     ),
 ]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Print items, bytes, memory, tokens and time, and stop.")]
+ProfileOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile",
+        help="With --plan: how the job runs on such machines: a10g, l4, a100-40, a100-80, h100, h200, laptop, all, or "
+        "a file; may be repeated.",
+        metavar="NAME|FILE",
+    ),
+]
 FormatOption = Annotated[
     str | None,
     typer.Option(
@@ -95,6 +105,7 @@ def launch(
     reuse: str | None = None,
     lines: Mapping[Key, str] | None = None,
     series: Mapping[str, Any] | None = None,
+    profiles: Sequence[str] | None = None,
 ) -> None:
     """Validate a job's values, then print its plan or run it.
 
@@ -114,10 +125,10 @@ def launch(
     if values.get("job", known[0]) not in known:
         raise InputError(f"job={values['job']!r} is not known: expected one of {', '.join(known)}")
     if values.get("job") == "scan_checkpoints":
-        _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
         return
     if values.get("job") == "perturbation":
-        _launch_perturbation(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        _launch_perturbation(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
         return
     try:
         config = validate_config(EmergentModularityConfig, values, lines)
@@ -132,6 +143,7 @@ def launch(
         made = plan_job(config, reuse=reuse)
         print(made.text())
         made.check(config.allowance)
+        tell_machines(made.loads, profiles)
         if series is not None:
             _launch_scan(series, out=None if out is None else _series_of(out), plan=True, reuse=None, lines=None)
         return
@@ -181,7 +193,13 @@ def _is_compared(scan: str) -> bool:
 
 
 def _launch_scan(
-    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+    values: Mapping[str, Any],
+    *,
+    out: str | None,
+    plan: bool,
+    reuse: str | None,
+    lines: Mapping[Key, str] | None,
+    profiles: Sequence[str] | None = None,
 ) -> None:
     """Validate a scan's values, then print its plan or run it; its report is written even where checkpoints failed."""
     from modularity.pipelines import ScanConfig
@@ -199,6 +217,7 @@ def _launch_scan(
         made = plan_scan(config, out)
         print(made.text())
         made.whole.check(config.allowance)
+        tell_machines(made.whole.loads, profiles)
         return
     try:
         run_scan(config, out)
@@ -221,7 +240,13 @@ def _tell_written(paths: Sequence[str]) -> None:
 
 
 def _launch_perturbation(
-    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+    values: Mapping[str, Any],
+    *,
+    out: str | None,
+    plan: bool,
+    reuse: str | None,
+    lines: Mapping[Key, str] | None,
+    profiles: Sequence[str] | None = None,
 ) -> None:
     """Validate a perturbation's values, then print its plan or run it."""
     from modularity.pipelines import PerturbationConfig
@@ -241,6 +266,7 @@ def _launch_perturbation(
         made = plan_perturbation(config)
         print(made.text())
         made.check(config.allowance)
+        tell_machines(made.loads, profiles)
         return
     try:
         outcome = run_perturbation(config, out)
@@ -252,6 +278,29 @@ def _launch_perturbation(
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
         for path in write_report(out):
             print(f"report: {path}", file=sys.stderr)
+
+
+def check_profiles(profiles: Sequence[str] | None, *, plan: bool) -> None:
+    """Raise InputError for `--profile` without `--plan`, and for a profile that is not known."""
+    if not profiles:
+        return
+    from modularity.pipelines.machines import read_profiles
+
+    if not plan:
+        raise InputError(f"--profile {' '.join(profiles)} is for a plan: add --plan")
+    read_profiles(profiles)
+
+
+def tell_machines(loads: "Loads | None", profiles: Sequence[str] | None) -> None:
+    """Print how a planned job runs on machines of the profiles; AllowanceError if it fits none of them."""
+    if not profiles or loads is None:
+        return
+    from modularity.pipelines.machine_plan import check_machines, machines_text
+    from modularity.pipelines.machines import read_profiles
+
+    machines = read_profiles(profiles)
+    print(machines_text(loads, machines))
+    check_machines(loads, machines)
 
 
 def _out_problems(out: str | None, plan: bool) -> list[str]:
@@ -282,6 +331,7 @@ def run_command(
     out: OutOption = None,
     reuse: ReuseOption = None,
     plan: PlanOption = False,
+    profile: ProfileOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Run a job from its config file; a run that was interrupted goes on, a finished one is left as it is.
@@ -293,7 +343,7 @@ def run_command(
         if "schema_version" in values and isinstance(values.get("config"), dict):  # a run's manifest holds its config
             values, lines = values["config"], {key[1:]: place for key, place in lines.items() if key[:1] == ("config",)}
         values, lines = with_overrides(values, overrides, lines)
-        launch(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        launch(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profile)
 
 
 @app.command()

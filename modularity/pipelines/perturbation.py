@@ -16,6 +16,7 @@ from modularity.errors import ModularityError
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import PACKAGES, Outcome
 from modularity.pipelines.fine_tuning_step import tuning_tokens
+from modularity.pipelines.loads import Work, configured
 from modularity.pipelines.perturbation_config import PerturbationConfig
 from modularity.pipelines.perturbation_prepare import PreparedPerturbation, prepare_perturbation
 from modularity.pipelines.perturbation_rankings import (
@@ -27,10 +28,11 @@ from modularity.pipelines.perturbation_rankings import (
 from modularity.pipelines.perturbation_tasks import TaskName
 from modularity.pipelines.perturbation_worker import PerturbationWorkerFactory
 from modularity.pipelines.place import NOT_IDENTIFYING, attempt, raise_all, run_at, software_identity
-from modularity.pipelines.plan import Plan
+from modularity.pipelines.plan import Load, Plan
 from modularity.pipelines.prepare import probe_flops
 from modularity.pipelines.steps import Step, run_alone, run_steps
 from modularity.runtime import Executor, open_executor, sigterm_interrupts
+from modularity.runtime.executor import available_cpus
 from modularity.runtime.memory import resident_bytes
 from modularity.store import Manifest, ResultArray, Run, check_same_run, create_run
 from modularity.types import WorkItem, content_digest
@@ -101,7 +103,7 @@ def make_plan(prepared: PreparedPerturbation) -> Plan:
     tuning = None if prepared.config.routing is None else prepared.config.routing.fine_tuning
     if tuning is not None:
         n_tokens += tuning_tokens(prepared.tuning_tasks, prepared.tuning_items(), tuning)
-    model, on_gpu = prepared.job.description, uses_gpu(prepared.job.config.model)
+    model = prepared.job.description
     multiplied = model.n_parameters - model.n_embedding_parameters - model.n_idle_parameters
     shape = model.shapes[prepared.site]
     libraries = resident_bytes()
@@ -110,19 +112,39 @@ def make_plan(prepared: PreparedPerturbation) -> Plan:
     weights = model.parameter_bytes + model.parameter_bytes * model.n_embedding_parameters // model.n_parameters
     if tuning is not None:  # gradients, two moments of Adam, and two copies of what is trained; at most everything
         largest += 5 * model.parameter_bytes
+    work = Work(2 * multiplied * n_tokens, 0.0, 0.5 * probe_flops())
+    store_bytes = passes * n_tasks * ROW_BYTES + moments + _selection_bytes(prepared)
+
+    def load(on_gpu: bool) -> Load:
+        return Load(
+            on_gpu=on_gpu,
+            n_parallel=passes,
+            forward_flops=work.forward_flops,
+            dtype=model.dtype,
+            weight_bytes=weights,
+            device_bytes=weights + largest if on_gpu else 0,
+            worker_bytes=libraries + (0 if on_gpu else weights + largest) + 3 * moments,
+            store_bytes=store_bytes,
+            analysis_seconds=work.analysis_seconds,
+            flops_per_cpu=work.flops / available_cpus(),
+        )
+
+    on_gpu = uses_gpu(prepared.job.config.model)
+    here = load(on_gpu)
     return Plan(
         items={kind: sum(item.kind == kind for item in items) for kind in kinds},
         n_examples=sum(task.tokens.n_examples for task in prepared.tasks),
         n_rows=passes * n_tasks,
         n_tokens=n_tokens,
         n_truncated=sum(task.tokens.n_truncated for task in prepared.tasks),
-        store_bytes=passes * n_tasks * ROW_BYTES + moments + _selection_bytes(prepared),
-        worker_bytes=libraries + (0 if on_gpu else weights + largest) + 3 * moments,
-        seconds=None if on_gpu else 2 * multiplied * n_tokens / (0.5 * probe_flops()),
-        device_bytes=weights + largest if on_gpu else 0,
+        store_bytes=store_bytes,
+        worker_bytes=here.worker_bytes,
+        seconds=None if on_gpu else work.seconds,
+        device_bytes=here.device_bytes,
         model_bytes=0 if on_gpu else weights,
         library_bytes=libraries,
         notes=tuple(_notes(prepared)),
+        loads=configured(load(True), load(False), prepared.job.config.model, prepared.config.runtime),
     )
 
 

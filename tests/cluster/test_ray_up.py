@@ -1,4 +1,4 @@
-"""The files for `ray up`: valid by Ray's own schema, with authentication, pinned images, and a head that does no work."""
+"""The files for `ray up`: valid by Ray's own schema, with a token, pinned images, and a head that does no work."""
 
 import copy
 import re

@@ -1,10 +1,12 @@
-"""The Slurm script: its exit code is that of the command, with stand-ins for srun, scontrol and Ray, and with real Ray."""
+"""The Slurm script: its exit code is that of the command, with stand-ins for srun and scontrol, and real Ray once."""
 
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ exec "$@"
 """
 SCONTROL = """#!/usr/bin/env bash
 echo "$*" >>"$TEST_LOG/scontrol"
-if [ "$1 $2" = "show hostnames" ]; then printf '127.0.0.1\\nnode2\\n'; fi
+if [ "$1 $2" = "show hostnames" ]; then printf '%s\\n' "${TEST_HEAD:-10.0.0.7}" node2; fi
 """
 RAY = """#!/usr/bin/env bash
 echo "$* mode=$RAY_AUTH_MODE wait=$RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT" >>"$TEST_LOG/ray"
@@ -54,9 +56,7 @@ def environment(folder: Path, **changes: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def submit(
-    folder: Path, *command: str, ray: str | None = RUNS, **changes: str
-) -> subprocess.CompletedProcess[str]:
+def submit(folder: Path, *command: str, ray: str | None = RUNS, **changes: str) -> subprocess.CompletedProcess[str]:
     if ray is not None:
         write(folder / "bin" / "ray", RAY.replace("{behaviour}", ray))
     return subprocess.run(
@@ -66,19 +66,24 @@ def submit(
 
 
 def test_starts_one_cluster_with_a_token_of_its_own(folder: Path) -> None:
-    done = submit(
-        folder, "echo", "two words", SLURM_JOB_NUM_NODES="2", SLURM_CPUS_ON_NODE="16", SLURM_GPUS_ON_NODE="4"
-    )
+    done = submit(folder, "echo", "two words", SLURM_JOB_NUM_NODES="2", SLURM_CPUS_ON_NODE="16", SLURM_GPUS_ON_NODE="4")
     assert done.returncode == 0, done.stderr
     assert "two words" in done.stdout
     started = (folder / "log" / "ray").read_text()
-    assert started.startswith("symmetric-run --address 127.0.0.1:6379 --min-nodes 2 --num-cpus=16 --num-gpus=4 -- ")
+    assert started.startswith("symmetric-run --address 10.0.0.7:6379 --min-nodes 2 --num-cpus=16 --num-gpus=4 -- ")
     assert "mode=token wait=600" in started
     assert (folder / "log" / "token-mode").read_text().strip() == "600"
     assert int((folder / "log" / "token-size").read_text()) == 64
     step = (folder / "log" / "srun").read_text()
     assert all(flag in step for flag in ("--nodes=2", "--ntasks=2", "--cpus-per-task=16", "--cpu-bind=none"))
     assert list((folder / "submit").iterdir()) == []  # token and verdict are gone
+
+
+def test_a_head_whose_name_means_loopback_is_reached_by_its_address(folder: Path) -> None:
+    assert submit(folder, "true", TEST_HEAD="localhost").returncode == 0
+    address = (folder / "log" / "ray").read_text().split()[2].partition(":")[0]
+    shown = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    assert address == shown[0]
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 130])
@@ -134,13 +139,25 @@ def test_two_jobs_of_one_folder_do_not_meet(folder: Path) -> None:
     assert submit(folder, "true", SLURM_RESTART_COUNT="1").returncode == 0
 
 
+@pytest.fixture
+def apart() -> Iterator[list[str]]:
+    """Command that puts a process in a process namespace and a temporary folder of its own.
+
+    `ray symmetric-run` ends with `ray stop`, which ends every Ray that it sees; sockets of Ray need a short path.
+    """
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*command, "true"], check=False, capture_output=True).returncode
+    ):
+        pytest.skip("no process namespaces here")
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        yield ["env", f"RAY_TMPDIR={folder}", *command]
+
+
 @pytest.mark.slow
-def test_a_real_cluster_of_one_node_runs_the_command_and_passes_its_code(folder: Path) -> None:
-    """In a process namespace of its own: `ray symmetric-run` ends with `ray stop`, which ends every Ray that it sees."""
+def test_a_real_cluster_of_one_node_runs_the_command_and_passes_its_code(folder: Path, apart: list[str]) -> None:
     ray = Path(sys.executable).parent / "ray"
-    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if not ray.exists() or shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False).returncode:
-        pytest.skip("no ray command beside the interpreter, or no process namespaces here")
     write(folder / "bin" / "ray", f'#!/usr/bin/env bash\nexec {" ".join(apart)} "{sys.executable}" "{ray}" "$@"\n')
     code = (
         "import os, ray, sys; ray.init(address=os.environ['RAY_ADDRESS'], log_to_driver=False);"
@@ -148,7 +165,7 @@ def test_a_real_cluster_of_one_node_runs_the_command_and_passes_its_code(folder:
     )
     path = f"{folder / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"  # the first `ray` is the one above
     port = str(20000 + os.getpid() % 10000)
-    settings = {"MODULARITY_PORT": port, "SLURM_CPUS_ON_NODE": "2", "PATH": path}
+    settings = {"MODULARITY_PORT": port, "SLURM_CPUS_ON_NODE": "2", "PATH": path, "TEST_HEAD": "localhost"}
     done = submit(folder, sys.executable, "-c", code, ray=None, **settings)
     assert done.returncode == 5, f"{done.stdout}\n{done.stderr}"
     assert "nodes 1 42" in done.stdout
