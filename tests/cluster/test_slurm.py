@@ -157,8 +157,9 @@ def apart() -> Iterator[list[str]]:
 
 @pytest.mark.slow
 def test_a_real_cluster_of_one_node_runs_the_command_and_passes_its_code(folder: Path, apart: list[str]) -> None:
-    ray = Path(sys.executable).parent / "ray"
-    write(folder / "bin" / "ray", f'#!/usr/bin/env bash\nexec {" ".join(apart)} "{sys.executable}" "{ray}" "$@"\n')
+    real = f'"{sys.executable}" "{Path(sys.executable).parent / "ray"}" "$@"'
+    inside = f'[ "$1" = symmetric-run ] || exec {real}  # which starts and stops Ray by calling `ray`'
+    write(folder / "bin" / "ray", f"#!/usr/bin/env bash\n{inside}\nexec {' '.join(apart)} {real}\n")
     code = (
         "import os, ray, sys; ray.init(address=os.environ['RAY_ADDRESS'], log_to_driver=False);"
         "print('nodes', len(ray.nodes()), ray.get(ray.remote(lambda: 42).remote())); ray.shutdown(); sys.exit(5)"
