@@ -92,7 +92,8 @@ def read_profiles(names: Sequence[str]) -> tuple[MachineProfile, ...]:
         With everything that is wrong.
     """
     wanted = [each for name in names for each in (profile_files() if name == ALL else [name])]
-    found, problems = [], []
+    found: list[MachineProfile] = []
+    problems: list[str] = []
     for name in dict.fromkeys(wanted):
         try:
             found.append(read_profile(name))
