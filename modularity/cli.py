@@ -118,7 +118,9 @@ def launch(
     lines : where each key of the config stands, for messages
     series : config of a checkpoint scan that a single run brings along: written to `series` inside the run, after it,
         and shown as a section of its report
+    profiles : kinds of machines that the plan is made for
     """
+    check_profiles(profiles, plan=plan)
     from modularity.pipelines import EmergentModularityConfig
 
     known = ("emergent_modularity", "perturbation", "scan_checkpoints")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "pipelines"))
 
@@ -15,7 +16,7 @@ import tiny_jobs
 import tiny_perturbation
 
 from modularity.capture import plan_memory
-from modularity.cli import run_as_job
+from modularity.cli import app, run_as_job
 from modularity.data import series_path
 from modularity.models import ModelConfig, describe_model
 from modularity.pipelines.machine_plan import gpus_needed
@@ -25,6 +26,7 @@ from modularity.pipelines.plan import Load
 REPO = Path(__file__).parent.parent.parent
 JOBS = sorted(path.stem for path in (REPO / "jobs").glob("*.py") if path.stem != "__init__")
 LAST_STEP = "step00002000"
+PROFILES = {name: read_profile(name) for name in profile_files()}
 FITTING: dict[str, Any] = yaml.safe_load((REPO / "cluster" / "models.yaml").read_text())
 
 
@@ -57,19 +59,33 @@ def test_every_job_is_planned_for_every_profile(
     said = capsys.readouterr()
     assert ended.value.code == 0, said.err
     blocks = {block.split()[1]: block for block in f"\n{said.out}".split("\nOn ")[1:] for block in [f"On {block}"]}
-    assert set(blocks) == set(profile_files())
+    assert set(blocks) == set(PROFILES)
     for machine, block in blocks.items():
         assert "does not fit" not in block, machine
         rows = [line.split()[0] for line in block.splitlines()[1:]]
         assert rows == ["model", "workers", "machines", "time", "settings"], machine
 
 
-def test_a_profile_is_for_plans_only(capsys: pytest.CaptureFixture[str]) -> None:
-    command = importlib.import_module("jobs.scan_checkpoints").command
-    with pytest.raises(SystemExit) as ended:
-        run_as_job(command, ["--model", "series", "--out", "runs/x", "--profile", "l4"])
-    assert ended.value.code == 2
-    assert "--profile l4 is for a plan: add --plan" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "OUT", "--profile", "l4"], "--profile l4 is for a plan: add --plan"),
+        (["--plan", "--profile", "l5"], "--profile 'l5' is not known"),
+        (["--plan", "--profile", "DESK"], "the job fits no machine of desk: a worker needs"),
+    ],
+)
+def test_profiles_that_cannot_be_planned_for_are_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
+    """By `modularity run`, which shares the way with the jobs."""
+    job = tmp_path / "job.yaml"
+    model = {"name": str(series_path() / LAST_STEP)}
+    job.write_text(yaml.safe_dump({"model": model, "functions": [tiny_jobs.word_function(tmp_path)]}))
+    desk = tmp_path / "desk.yaml"
+    desk.write_text("name: desk\ncpus: 1\nmemory_gib: 0.1\nstore_gbit_s: 1\n")
+    places = {"OUT": str(tmp_path / "run"), "DESK": str(desk)}
+    result = CliRunner().invoke(app, ["run", str(job), *(places.get(argument, argument) for argument in arguments)])
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("model", FITTING["models"])
@@ -89,10 +105,9 @@ def test_models_fit_as_the_table_says(model: str, tmp_path: Path) -> None:
         flops_per_cpu=1.0,
     )  # fmt: skip
     found = {}
-    for name in profile_files():
-        gpu = read_profile(name).gpu
-        needed = None if gpu is None else gpus_needed(load, read_profile(name).gpu_bytes)
-        if gpu is not None:
-            found[name] = needed if needed is not None and needed <= gpu.count else "no"
+    for name, profile in PROFILES.items():
+        if profile.gpu is not None:
+            needed = gpus_needed(load, profile.gpu_bytes)
+            found[name] = needed if needed is not None and needed <= profile.gpu.count else "no"
     assert found == entry["gpus"]
     assert round(memory.parameter_bytes / 1e9, 1) == entry["weights_gb"]
