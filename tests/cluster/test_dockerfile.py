@@ -47,7 +47,7 @@ def test_ray_and_python_are_those_of_the_lock() -> None:
         assert image == f"${{RAY_IMAGE}}:${{RAY_VERSION}}-py311-{name}"
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["cpu", "gpu"], ids="for {}".format)
 def test_it_does_not_run_as_root_and_asks_for_a_token(name: str) -> None:
     steps = stages()[name]
     users = [rest for word, rest in steps if word == "USER"]
@@ -58,7 +58,7 @@ def test_it_does_not_run_as_root_and_asks_for_a_token(name: str) -> None:
     assert as_root == ["install --directory --owner=1000 --group=100 /opt/modularity"]
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["cpu", "gpu"], ids="for {}".format)
 def test_everything_is_installed_from_the_lock(name: str) -> None:
     installs = [rest for word, rest in stages()[name] if word == "RUN" and "pip" in rest]
     assert len(installs) == 2
@@ -69,7 +69,7 @@ def test_everything_is_installed_from_the_lock(name: str) -> None:
     assert all(f"\n{extra} = [" in declared for extra in extras)
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["cpu", "gpu"], ids="for {}".format)
 def test_what_is_copied_exists_and_holds_no_weights_but_the_sample(name: str) -> None:
     copied = [part for word, rest in stages()[name] if word == "COPY" for part in rest.split()[1:-1]]
     assert {"modularity", "jobs", "constraints.txt", "pyproject.toml", "cluster/profiles"} <= set(copied)
