@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import re
 import shlex
 import shutil
@@ -170,6 +171,27 @@ def test_a_study_runs_its_config_and_goes_on_after_a_retry(overlay: str) -> None
     limits = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for _, group in rules.groups(job)]
     assert max(int(each.get("nvidia.com/gpu", 0)) for each in limits) >= (config.runtime.gpus_per_worker or 0)
     assert max(int(each["cpu"]) for each in limits[1:]) >= (config.runtime.cpus_per_worker or 1)
+
+
+@KUBECTL
+def test_the_second_study_of_the_docs_has_a_name_a_config_and_a_place_of_its_own(tmp_path: Path) -> None:
+    [example] = re.findall(
+        r"^```yaml\n(.*?)^```", (REPO / "docs" / "kubernetes.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "kustomization.yaml").write_text(
+        example.replace("../study", os.path.relpath(K8S / "overlays" / "study", tmp_path.resolve()))
+    )
+    shutil.copy(K8S / "overlays" / "study" / "study.yaml", tmp_path)
+    built = subprocess.run(["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    documents = list(yaml.safe_load_all(built.stdout))
+    [job] = [each for each in documents if each["kind"] == "RayJob"]
+    assert rules.problems(job) == []
+    assert job["metadata"]["name"] == "study-b"
+    assert job["spec"]["entrypoint"].endswith("/runs/b")
+    volumes = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"]
+    assert [each["configMap"]["name"] for each in volumes if "configMap" in each] == ["study-b"]
+    assert "study-b" in {each["metadata"]["name"] for each in documents if each["kind"] == "ConfigMap"}
 
 
 @KUBECTL
