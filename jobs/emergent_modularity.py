@@ -16,16 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modularity.cli import (
-    OutOption,
-    PlanOption,
-    ReuseOption,
-    SetOption,
-    launch,
-    readable_errors,
-    run_as_job,
-    with_overrides,
-)
+from modularity import cli
 from modularity.config import Key, read_config_file
 from modularity.errors import InputError
 
@@ -65,20 +56,22 @@ def command(
         Path | None, typer.Option(help="YAML or JSON file with a list `functions`; default: the sample functions.")
     ] = None,
     glue: Annotated[str | None, typer.Option(help="Folder or URI of GLUE: adds its tasks; 512 tokens a text.")] = None,
-    out: OutOption = None,
-    reuse: ReuseOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = None,
+    reuse: cli.ReuseOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Find functional neurons and experts of a model.
 
     Example: python -m jobs.emergent_modularity --model ./opt-125m --out runs/opt --plan
     """
-    with readable_errors():
+    with cli.readable_errors():
         declared, lines = function_values(functions, glue)
-        values, lines = with_overrides({"model": {"name": model, "revision": revision}, **declared}, overrides, lines)
-        launch(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        values = {"model": {"name": model, "revision": revision}, **declared}
+        values, lines = cli.with_overrides(values, overrides, lines)
+        cli.launch(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profile)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

@@ -26,7 +26,7 @@ from typing import Annotated
 
 import typer
 
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity import cli
 from modularity.config import read_config_file
 
 
@@ -38,19 +38,20 @@ def command(
             help="YAML or JSON file with `label_words` and other keys of the job. Default: the words of the run."
         ),
     ] = None,
-    out: OutOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Make the neurons of each task noisy and measure all tasks.
 
     Example: python -m jobs.perturbation --run runs/t5-glue --out runs/t5-perturbed --plan
     """
-    with readable_errors():
+    with cli.readable_errors():
         values, lines = ({}, {}) if words is None else read_config_file(words)
-        values, lines = with_overrides({**values, "job": "perturbation", "source": run}, overrides, lines)
-        launch(values, out=out, plan=plan, lines=lines)
+        values, lines = cli.with_overrides({**values, "job": "perturbation", "source": run}, overrides, lines)
+        cli.launch(values, out=out, plan=plan, lines=lines, profiles=profile)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modularity.cli import PlanOption, SetOption, readable_errors, run_as_job, with_overrides
+from modularity import cli
 from modularity.config import validate_config
 from modularity.errors import InputError
 
@@ -40,21 +40,26 @@ def command(
     architecture: Annotated[str, typer.Option(help="Kind of model: opt, t5 or switch.")] = "opt",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 2000,
     out: Annotated[Path | None, typer.Option("--out", help="Local folder for the checkpoints.")] = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Train a small model on the planted languages, with log-spaced checkpoints; the same command goes on.
 
     Example: python -m jobs.pretrain_tiny --architecture opt --steps 2000 --out runs/tiny-opt
     """
-    with readable_errors():
+    with cli.readable_errors():
+        from modularity.pipelines.machine_plan import training_loads
         from modularity.pretraining import PretrainConfig, plan_pretraining, pretrain
 
+        cli.check_profiles(profile, plan=plan)
         values = {"architecture": architecture, "steps": steps, **_SIZES.get(architecture, {})}
-        values, lines = with_overrides(values, overrides)
+        values, lines = cli.with_overrides(values, overrides)
         config = validate_config(PretrainConfig, values, lines)
         if plan:
-            print(plan_pretraining(config).text())
+            made = plan_pretraining(config)
+            print(made.text())
+            cli.tell_machines(training_loads(config, made), profile)
             return
         if out is None:
             raise InputError("--out is missing: name the folder for the checkpoints, e.g. --out runs/tiny-opt")
@@ -63,4 +68,4 @@ def command(
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

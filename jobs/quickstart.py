@@ -53,6 +53,7 @@ def command(
     out: cli.OutOption = "runs/quickstart",
     reuse: cli.ReuseOption = None,
     plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
     overrides: cli.SetOption = None,
     series: Annotated[
         bool, typer.Option(help="Also scan the shipped series of checkpoints into OUT/series, for a section.")
@@ -71,7 +72,7 @@ def command(
         }
         values, lines = cli.with_overrides(values, overrides)
         scan = scan_values(values) if series else None
-        cli.launch(values, out=out, plan=plan, reuse=reuse, lines=lines, series=scan)
+        cli.launch(values, out=out, plan=plan, reuse=reuse, lines=lines, series=scan, profiles=profile)
 
 
 if __name__ == "__main__":

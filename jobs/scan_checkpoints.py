@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.emergent_modularity import function_values
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity import cli
 
 
 def series_values() -> dict[str, Any]:
@@ -51,24 +51,25 @@ def command(
     ] = None,
     glue: Annotated[str | None, typer.Option(help="Folder or URI of GLUE: adds its tasks; 512 tokens a text.")] = None,
     parallel: Annotated[int | None, typer.Option(help="Checkpoints side by side; default: as many as fit.")] = None,
-    out: OutOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Study every checkpoint of a training run with one partition into experts, and compare them.
 
     Example: python -m jobs.scan_checkpoints --model ./training --parallel 2 --out runs/scan
     """
-    with readable_errors():
+    with cli.readable_errors():
         declared, lines = function_values(functions, glue)
         values: dict[str, Any] = {"job": "scan_checkpoints", "model": {"name": model[0]}, **declared}
         if model == ["series"]:
             values = series_values() | (declared if functions or glue else {})
         folders = model if len(model) > 1 else []
         values["scan"] = {"revisions": revisions, "folders": folders, "parallel": parallel}
-        values, lines = with_overrides(values, overrides, lines)
-        launch(values, out=out, plan=plan, lines=lines)
+        values, lines = cli.with_overrides(values, overrides, lines)
+        cli.launch(values, out=out, plan=plan, lines=lines, profiles=profile)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

@@ -16,7 +16,9 @@ import typer
 
 from modularity.config import Key, apply_overrides, read_config_file
 from modularity.errors import AllowanceError, IdentityError, InputError, ModularityError
-from modularity.launching import launch as launch  # for the files in jobs/
+from modularity.launching import check_profiles as check_profiles  # these three for the files in jobs/
+from modularity.launching import launch as launch
+from modularity.launching import tell_machines as tell_machines
 
 app = typer.Typer(
     name="modularity",
@@ -52,6 +54,15 @@ ReuseOption = Annotated[
     ),
 ]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Print items, bytes, memory, tokens and time, and stop.")]
+ProfileOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile",
+        help="With --plan: how the job runs on such machines: a10g, l4, a100-40, a100-80, h100, h200, laptop, all, or "
+        "a file; may be repeated.",
+        metavar="NAME|FILE",
+    ),
+]
 FormatOption = Annotated[
     str | None,
     typer.Option(

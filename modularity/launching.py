@@ -12,6 +12,7 @@ from modularity.config import Key, validate_config
 from modularity.errors import AllowanceError, InputError, WorkError
 
 if TYPE_CHECKING:
+    from modularity.pipelines.plan import Loads
     from modularity.store.space import Space
 
 STUDIES = {
@@ -37,6 +38,7 @@ def launch(
     reuse: str | None = None,
     lines: Mapping[Key, str] | None = None,
     series: Mapping[str, Any] | None = None,
+    profiles: Sequence[str] | None = None,
 ) -> None:
     """Validate a job's values, then print its plan or run it.
 
@@ -49,18 +51,20 @@ def launch(
     lines : where each key of the config stands, for messages
     series : config of a checkpoint scan that a single run brings along: written to `series` inside the run, after it,
         and shown as a section of its report
+    profiles : kinds of machines that the plan is made for
     """
+    check_profiles(profiles, plan=plan)
     job = values.get("job", JOBS[0])
     if job not in JOBS:
         raise InputError(f"job={job!r} is not known: expected one of {', '.join(JOBS)}")
     if job == "scan_checkpoints":
-        _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
         return
     if job == JOINT:
         _launch_joint(values, out=out, plan=plan, reuse=reuse, lines=lines)
         return
     if job in STUDIES:
-        _launch_study(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        _launch_study(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
         return
     from modularity.pipelines import EmergentModularityConfig
 
@@ -77,6 +81,7 @@ def launch(
         made = plan_job(config, reuse=reuse)
         print(made.text())
         made.check(config.allowance)
+        tell_machines(made.loads, profiles)
         if series is not None:
             _launch_scan(series, out=None if out is None else _series_of(out), plan=True, reuse=None, lines=None)
         return
@@ -122,7 +127,13 @@ def _is_compared(scan: str) -> bool:
 
 
 def _launch_scan(
-    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+    values: Mapping[str, Any],
+    *,
+    out: str | None,
+    plan: bool,
+    reuse: str | None,
+    lines: Mapping[Key, str] | None,
+    profiles: Sequence[str] | None = None,
 ) -> None:
     """Validate a scan's values, then print its plan or run it; its report is written even where checkpoints failed."""
     from modularity.pipelines import ScanConfig
@@ -140,6 +151,7 @@ def _launch_scan(
         made = plan_scan(config, out)
         print(made.text())
         made.whole.check(config.allowance)
+        tell_machines(made.whole.loads, profiles)
         return
     try:
         with _told_where_it_goes_on(out):
@@ -152,13 +164,44 @@ def _launch_scan(
         _tell_written(write_report(out))
 
 
+def check_profiles(profiles: Sequence[str] | None, *, plan: bool) -> None:
+    """Raise InputError for `--profile` without `--plan`, and for a profile that is not known."""
+    if not profiles:
+        return
+    from modularity.pipelines.machines import read_profiles
+
+    if not plan:
+        raise InputError(f"--profile {' '.join(profiles)} is for a plan: add --plan")
+    read_profiles(profiles)
+
+
+def tell_machines(loads: "Loads | None", profiles: Sequence[str] | None) -> None:
+    """Print how a planned job runs on machines of the profiles; AllowanceError if it fits none of them."""
+    if not profiles:
+        return
+    if loads is None:
+        raise InputError(f"--profile {' '.join(profiles)}: the plan of this job says nothing of other machines yet")
+    from modularity.pipelines.machine_plan import check_machines, machines_text
+    from modularity.pipelines.machines import read_profiles
+
+    machines = read_profiles(profiles)
+    print(machines_text(loads, machines))
+    check_machines(loads, machines)
+
+
 def _tell_written(paths: Sequence[str]) -> None:
     for path in paths:
         print(f"report: {path}", file=sys.stderr)
 
 
 def _launch_study(
-    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+    values: Mapping[str, Any],
+    *,
+    out: str | None,
+    plan: bool,
+    reuse: str | None,
+    lines: Mapping[Key, str] | None,
+    profiles: Sequence[str] | None = None,
 ) -> None:
     """Validate the values of a study, then print its plan or run it."""
     from modularity import pipelines
@@ -177,6 +220,7 @@ def _launch_study(
         made = getattr(pipelines, f"plan_{name}")(config)
         print(made.text())
         made.check(config.allowance)
+        tell_machines(getattr(made, "loads", None), profiles)
         return
     _run_study(name, config, out)
 

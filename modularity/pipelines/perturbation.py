@@ -8,6 +8,7 @@ import numpy as np
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import Outcome
 from modularity.pipelines.follow_up import follow_up_identity, follow_up_notes
+from modularity.pipelines.loads import Work, configured
 from modularity.pipelines.perturbation_config import PerturbationConfig
 from modularity.pipelines.perturbation_prepare import PreparedPerturbation, prepare_perturbation
 from modularity.pipelines.perturbation_rankings import (
@@ -18,12 +19,13 @@ from modularity.pipelines.perturbation_rankings import (
 )
 from modularity.pipelines.perturbation_tasks import TaskName
 from modularity.pipelines.perturbation_worker import PerturbationWorkerFactory
-from modularity.pipelines.plan import Plan
+from modularity.pipelines.plan import Load, Plan
 from modularity.pipelines.prepare import probe_flops
 from modularity.pipelines.restrictions import restriction_notes
 from modularity.pipelines.steps import Step
 from modularity.pipelines.study import Study, run_study
 from modularity.runtime import WorkerFactory
+from modularity.runtime.executor import available_cpus
 from modularity.runtime.memory import resident_bytes
 from modularity.store import ResultArray, Run
 
@@ -49,26 +51,46 @@ def make_plan(prepared: PreparedPerturbation) -> Plan:
     task_tokens = sum(task.tokens.n_tokens for task in prepared.tasks)
     passes = sum(item.kind in ("unchanged", "perturb", "routing") for item in items)
     n_tokens = passes * task_tokens + sum(table.n_tokens for table in prepared.calibration.values())
-    model, on_gpu = prepared.job.description, uses_gpu(prepared.job.config.model)
+    model = prepared.job.description
     multiplied = model.n_parameters - model.n_embedding_parameters - model.n_idle_parameters
     shape = model.shapes[prepared.site]
     libraries = resident_bytes()
     moments = 4 * 8 * len(shape.layers) * max(shape.widths)
     largest = 3 * prepared.config.tokens_per_batch * (model.ffn_active_width + 4 * model.residual_width) * 4
     weights = model.parameter_bytes + model.parameter_bytes * model.n_embedding_parameters // model.n_parameters
+    work = Work(2 * multiplied * n_tokens, 0.0, 0.5 * probe_flops())
+    store_bytes = passes * n_tasks * ROW_BYTES + moments + _selection_bytes(prepared)
+
+    def load(on_gpu: bool) -> Load:
+        return Load(
+            on_gpu=on_gpu,
+            n_parallel=passes,
+            forward_flops=work.forward_flops,
+            dtype=model.dtype,
+            weight_bytes=weights,
+            device_bytes=weights + largest if on_gpu else 0,
+            worker_bytes=libraries + (0 if on_gpu else weights + largest) + 3 * moments,
+            store_bytes=store_bytes,
+            analysis_seconds=work.analysis_seconds,
+            flops_per_cpu=work.flops / available_cpus(),
+        )
+
+    on_gpu = uses_gpu(prepared.job.config.model)
+    here = load(on_gpu)
     return Plan(
         items={kind: sum(item.kind == kind for item in items) for kind in kinds},
         n_examples=sum(task.tokens.n_examples for task in prepared.tasks),
         n_rows=passes * n_tasks,
         n_tokens=n_tokens,
         n_truncated=sum(task.tokens.n_truncated for task in prepared.tasks),
-        store_bytes=passes * n_tasks * ROW_BYTES + moments + _selection_bytes(prepared),
-        worker_bytes=libraries + (0 if on_gpu else weights + largest) + 3 * moments,
-        seconds=None if on_gpu else 2 * multiplied * n_tokens / (0.5 * probe_flops()),
-        device_bytes=weights + largest if on_gpu else 0,
+        store_bytes=store_bytes,
+        worker_bytes=here.worker_bytes,
+        seconds=None if on_gpu else work.seconds,
+        device_bytes=here.device_bytes,
         model_bytes=0 if on_gpu else weights,
         library_bytes=libraries,
         notes=tuple(_notes(prepared)),
+        loads=configured(load(True), load(False), prepared.job.config.model, prepared.config.runtime),
     )
 
 

@@ -1,7 +1,8 @@
 """The plan of a job: what it will compute, write and need, known before any of it starts."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
 
 from modularity.errors import AllowanceError
 from modularity.pipelines.config import Allowance
@@ -9,6 +10,76 @@ from modularity.runtime.progress import format_bytes, format_duration
 
 TIME_RANGE = (0.6, 2.0)
 """Estimates, made by probes of a few milliseconds, lie within these multiples of the time that jobs take."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a job asks of a machine, with its model on a GPU or on the host."""
+
+    on_gpu: bool
+    n_parallel: int
+    """Work items that run the model and can run side by side."""
+    forward_flops: float
+    """Floating-point operations of all of them."""
+    dtype: str
+    """Dtype of the weights."""
+    weight_bytes: int
+    """The weights, wherever they are."""
+    device_bytes: int
+    """GPU memory of a worker at its peak; 0 on the host."""
+    worker_bytes: int
+    """Host memory of a worker at its peak."""
+    store_bytes: int
+    """Bytes written, before compression."""
+    analysis_seconds: float
+    """Time of one thread of this machine for what needs no model."""
+    flops_per_cpu: float | None
+    """Operations per second of one CPU of this machine; None where no time is estimated for others."""
+
+
+@dataclass(frozen=True)
+class Loads:
+    """What a job asks for on either kind of machine, and what its config has fixed."""
+
+    gpu: Load
+    host: Load
+    may_use_gpu: bool = True
+    """False where the config says `cpu`."""
+    needs_gpu: bool = False
+    """True where the config says `cuda` or spreads the model over GPUs."""
+    gpus_per_worker: float | None = None
+    cpus_per_worker: float | None = None
+    workers: int | None = None
+
+    def times(self, n_runs: int) -> Self:
+        """Loads of as many runs, side by side, each with one worker."""
+        return self._changed(
+            lambda load: replace(
+                load,
+                n_parallel=n_runs,
+                forward_flops=n_runs * load.forward_flops,
+                store_bytes=n_runs * load.store_bytes,
+                analysis_seconds=n_runs * load.analysis_seconds,
+            )
+        )
+
+    def and_then(self, other: "Loads") -> Self:
+        """Loads of this job with another one after it, on the same workers."""
+
+        def both(one: Load, two: Load) -> Load:
+            return replace(
+                one,
+                forward_flops=one.forward_flops + two.forward_flops,
+                device_bytes=max(one.device_bytes, two.device_bytes),
+                worker_bytes=max(one.worker_bytes, two.worker_bytes),
+                store_bytes=one.store_bytes + two.store_bytes,
+                analysis_seconds=one.analysis_seconds + two.analysis_seconds,
+            )
+
+        return replace(self, gpu=both(self.gpu, other.gpu), host=both(self.host, other.host))
+
+    def _changed(self, change: Callable[[Load], Load]) -> Self:
+        return replace(self, gpu=change(self.gpu), host=change(self.host))
 
 
 @dataclass(frozen=True)
@@ -41,6 +112,8 @@ class Plan:
     """Which items are taken over from another run."""
     reductions: str | None = None
     """What is computed in flight, and its size."""
+    loads: Loads | None = None
+    """What it asks of machines elsewhere."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values as they are printed."""

@@ -11,22 +11,21 @@ from typing import TypeVar
 
 import numpy as np
 
-from modularity.capture import CaptureConfig, overhang, plan_memory, rows_per_item
+from modularity.capture import CaptureConfig, rows_per_item
 from modularity.data import FunctionData, TokenTable, load_functions, row_ranges, tokenise
 from modularity.errors import InputError, ModelError
 from modularity.models import ModelDescription, check_weights, describe_model, load_tokenizer, uses_gpu
-from modularity.pipelines.activity_partition import coactivation_bytes
 from modularity.pipelines.config import ACTIVITY_METHODS, EmergentModularityConfig
 from modularity.pipelines.expert_problems import expert_problems, fraction_problems
 from modularity.pipelines.layout import listed_neurons, partition_bytes, predictivity_bytes
+from modularity.pipelines.loads import STORED_SIZE, Work, job_loads, row_values, worker_memory
 from modularity.pipelines.native_experts import native_problems
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.reduction_layout import reduction_problems
 from modularity.pipelines.reduction_plan import ReductionPlan, plan_reductions
 from modularity.pipelines.token_problems import token_problems
-from modularity.runtime.executor import available_cpus
 from modularity.runtime.memory import resident_bytes
-from modularity.types import Site, SiteShape, StorageDtype, WorkItem
+from modularity.types import Site, SiteShape, WorkItem
 
 N_PROBES = 5
 """Measurements of which the fastest counts: the others were disturbed."""
@@ -34,7 +33,6 @@ SHARDS_PER_ITEM = 2
 """Zarr shards that one capture item writes: the first is written while the second is computed."""
 UNLIMITED_MODEL_TOKENS = 512
 """Texts are cut here where neither the config nor the model (T5) sets a limit; the length of the paper."""
-_ITEM_SIZE: dict[StorageDtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 Result = TypeVar("Result")
 
@@ -191,39 +189,27 @@ def count_items(job: PreparedJob) -> dict[str, int]:
 def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str | None = None) -> Plan:
     """Size of a prepared job; no time is planned for `reused` items, which `reuse` describes."""
     config, tables = job.config, job.tables.values()
-    seconds = _seconds(job, frozenset(reused))
-    memory = plan_memory(
-        job.description,
-        job.shapes,
-        storage_dtype=config.capture.dtype,
-        n_rows_per_item=max(job.rows_per_shard.values()) + max(overhang(table) for table in tables),
-        tokens_per_batch=config.capture.tokens_per_batch,
-        longest_tokens=max(int(table.lengths_E.max()) for table in tables),
-        n_buffers=config.capture.pending_items(on_gpu=uses_gpu(config.model), is_local=True) + 1,
-        on_device=uses_gpu(config.model),
-    )
+    work = _work(job, frozenset(reused))
     libraries = resident_bytes()  # after the probes, which load the kernels
-    model = 0 if memory.on_device else memory.parameter_bytes
-    reductions = job.reductions
-    held = reductions.held_bytes(config.capture.tokens_per_batch, on_device=memory.on_device)
-    stored = config.reductions.store_rows
-    capture = memory.host_bytes + _writing_bytes(job) if stored else memory.host_bytes - memory.buffer_bytes
+    on_gpu, reductions = uses_gpu(config.model), job.reductions
+    memory = worker_memory(job, on_gpu=on_gpu, library_bytes=libraries)
+    store_bytes = _activation_bytes(job) + _result_bytes(job) + reductions.stored_bytes
     return Plan(
         items=count_items(job),
         n_examples=sum(table.n_examples for table in tables),
-        n_rows=sum(table.n_rows for table in tables) if stored else 0,
+        n_rows=sum(table.n_rows for table in tables) if config.reductions.store_rows else 0,
         n_tokens=sum(table.n_tokens for table in tables),
         n_truncated=sum(table.n_truncated for table in tables),
-        store_bytes=_activation_bytes(job) + _result_bytes(job) + reductions.stored_bytes,
-        worker_bytes=libraries
-        + max(capture, model + _analysis_bytes(job), held + memory.host_bytes - memory.buffer_bytes if held else 0),
-        model_bytes=model,
+        store_bytes=store_bytes,
+        worker_bytes=memory.worker_bytes,
+        model_bytes=memory.model_bytes,
         library_bytes=libraries,
-        seconds=None if memory.on_device else seconds,
-        device_bytes=memory.device_bytes + (held if memory.on_device else 0),
+        seconds=None if on_gpu else work.seconds,
+        device_bytes=memory.device_bytes,
         notes=(*(note for function in job.functions for note in function.notes), *_site_notes(job)),
         reuse=reuse,
-        reductions=reductions.text(held),
+        reductions=reductions.text(memory.held_bytes),
+        loads=job_loads(job, work, reused=reused, store_bytes=store_bytes, library_bytes=libraries),
     )
 
 
@@ -284,15 +270,11 @@ def _analysed(shapes: Mapping[Site, SiteShape]) -> SiteShape | None:
     return next((shape for site, shape in shapes.items() if site.name == "ffn.neurons"), None)
 
 
-def _row_values(job: PreparedJob) -> int:
-    return sum(len(shape.layers) * math.prod(shape.unit_shape) for shape in job.shapes.values())
-
-
 def _activation_bytes(job: PreparedJob) -> int:
     if not job.config.reductions.store_rows:
         return 0
     n_rows = sum(table.n_rows for table in job.tables.values())
-    return n_rows * _row_values(job) * _ITEM_SIZE[job.config.capture.dtype]
+    return n_rows * row_values(job) * STORED_SIZE[job.config.capture.dtype]
 
 
 def _result_bytes(job: PreparedJob) -> int:
@@ -309,39 +291,8 @@ def _result_bytes(job: PreparedJob) -> int:
     )
 
 
-def _writing_bytes(job: PreparedJob) -> int:
-    """Shards of one layer that are encoded at one time, one in each thread, raw and compressed."""
-    n_threads = int(job.config.runtime.cpus_per_worker or available_cpus())
-    shards = max(len(shape.layers) for shape in job.shapes.values())
-    shard_bytes = max(job.rows_per_shard.values()) * _row_values(job) * _ITEM_SIZE[job.config.capture.dtype] // shards
-    return 2 * min(max(1, n_threads), shards) * shard_bytes
-
-
-def _analysis_bytes(job: PreparedJob) -> int:
-    """Activations of one block, the labels and the lists of best neurons under permutation."""
-    shape = job.analysed
-    if shape is None or "predictivity" not in job.config.analyses:
-        return 0
-    width = min(job.config.predictivity.neurons_per_item, max(shape.widths))
-    n_rows = max(table.n_rows for table in job.tables.values())
-    n_permutations = job.config.predictivity.n_permutations
-    ranking = 3 * n_rows * width * 4 + n_rows * n_permutations
-    if "experts" not in job.config.analyses:
-        return ranking
-    n_subfunctions = max(len(function.subfunctions) for function in job.functions)
-    lists = 8 * n_permutations * n_subfunctions * listed_neurons(shape, job.config.experts, job.config.overlap)
-    n_blocks = -(-max(shape.widths) // job.config.predictivity.neurons_per_item)
-    experts = job.config.experts
-    counts = 4 * n_permutations * n_subfunctions * len(shape.layers) * experts.n_experts * len(experts.methods)
-    pairs = 0
-    if "coactivation" in experts.methods:
-        counted = "co_activation" in job.config.reductions.kinds
-        pairs = coactivation_bytes(n_rows, max(shape.widths), counted=counted)
-    return max(ranking + 2 * lists, 5 * n_blocks * lists + 2 * counts, pairs)
-
-
-def _seconds(job: PreparedJob, reused: frozenset[WorkItem]) -> float:
-    """Products of the forward at the measured speed of one float32 product here, plus the ranking of a probe block."""
+def _work(job: PreparedJob, reused: frozenset[WorkItem]) -> Work:
+    """Products of the forward, at the measured speed of one float32 product here, and the ranking, by a probe block."""
     rows = dict.fromkeys(job.tables, 0)
     for item in job.capture_items():
         rows[item.text("function")] += 0 if item in reused else item.integer("stop") - item.integer("start")
@@ -349,10 +300,13 @@ def _seconds(job: PreparedJob, reused: frozenset[WorkItem]) -> float:
     n_tokens += job.reductions.n_tokens(reused)
     model = job.description
     multiplied = model.n_parameters - model.n_embedding_parameters - model.n_idle_parameters
-    forward = 2 * multiplied * n_tokens / (0.5 * probe_flops())
     items = job.predictivity_items()
     to_rank = sum(item not in reused for item in items) / len(items) if items else 0.0
-    return forward + (to_rank * _ranking_seconds(job) if to_rank else 0.0)
+    return Work(
+        forward_flops=2 * multiplied * n_tokens,
+        analysis_seconds=to_rank * _ranking_seconds(job) if to_rank else 0.0,
+        flops=0.5 * probe_flops(),
+    )
 
 
 def probe_flops() -> float:

@@ -50,6 +50,7 @@ def with_control(plan: Plan, control: Plan) -> Plan:
         store_bytes=plan.store_bytes + control.store_bytes,
         worker_bytes=max(plan.worker_bytes, control.worker_bytes),
         seconds=seconds,
+        loads=None if plan.loads is None or control.loads is None else plan.loads.and_then(control.loads),
         notes=(*plan.notes, note),
     )
 

@@ -46,7 +46,8 @@ class ScanPlan:
         """Bytes and time of all that is left to do, for the allowance."""
         rounds = -(-self.n_new // self.n_parallel)
         seconds = None if self.each.seconds is None else rounds * self.each.seconds
-        return replace(self.each, store_bytes=self.n_new * self.each.store_bytes, seconds=seconds)
+        loads = None if self.each.loads is None else self.each.loads.times(self.n_new)
+        return replace(self.each, store_bytes=self.n_new * self.each.store_bytes, seconds=seconds, loads=loads)
 
     def text(self) -> str:
         """The plan as lines of text."""

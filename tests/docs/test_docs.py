@@ -22,17 +22,20 @@ from modularity.pretraining import PretrainConfig
 
 REPO = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("modularity/**/*.md")])
-TOP = ("modularity/", "jobs/", "tests/", "docs/", "benchmarks/", ".ci/")
+TOP = ("modularity/", "jobs/", "tests/", "docs/", "benchmarks/", "k8s/", "cluster/", ".ci/")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-PATH = re.compile(r"(?<![\w/.])((?:modularity|jobs|tests|docs|benchmarks|\.ci)/[\w./<>*-]+)")
+PATH = re.compile(r"(?<![\w/.])((?:modularity|jobs|tests|docs|benchmarks|k8s|cluster|\.ci)/[\w./<>*-]+)")
 MODULE = re.compile(r"python -m ((?:jobs|benchmarks|modularity)[\w.]*)")
 COMMAND = re.compile(r"(?:^\s*|`|\$ )modularity ([a-z]+)\b", re.MULTILINE)
 BLOCK = re.compile(r"^```(?:yaml|json)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CALL = re.compile(r"(?:python -m (jobs\.\w+)|(?<![\w./-])modularity ([a-z]+) )([^`\n#]*)")
 FLAG = re.compile(r"`(--[a-z][a-z-]*)")
 OVERRIDE = re.compile(r"--set ([\w.]+=[^\s`]+)")
-FLAGS_OF_OTHERS = {"--no-deps", "--address", "--working-dir", "--local-dir", "--check"}
-"""Flags of pip, Ray, the hub and the scripts beside the samples that documents name."""
+FLAGS_OF_OTHERS = {
+    "--no-deps", "--address", "--working-dir", "--local-dir", "--check", "--cpus-per-task", "--cpu-bind", "--exclusive",
+    "--no-kill", "--build-arg",
+}  # fmt: skip
+"""Flags of pip, Ray, Slurm, Docker, the hub and the scripts beside the samples that documents name."""
 MAKE = re.compile(r"(?:^\s*|`)make ([a-z]+)\b", re.MULTILINE)
 
 
