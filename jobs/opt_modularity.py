@@ -4,9 +4,9 @@ Question: are activations of texts of one category alike, and in which heads, bl
 information through few directions; do weights and co-activations divide into groups; and can one capability be pruned
 away while another stays?
 Source: NickyP and Fowler, Searching for Modularity in Large Language Models, LessWrong, September 2022, on OPT-125M and
-OPT-2.7B; Pochinkov and Schoots 2024, arXiv 2403.01267 (pruning); Filan et al. 2021, arXiv 2103.03386 (graphs). What
-they found stands in `jobs/similarity.py`, `jobs/tight_pass.py`, `jobs/graph_modularity.py` and `jobs/pruning.py`, each
-of which runs one part alone.
+OPT-2.7B; Pochinkov and Schoots 2024, arXiv 2403.01267 (pruning); Filan et al. 2021, arXiv 2103.03386 (graphs).
+To compare with: what they found stands in `jobs/similarity.py`, `jobs/tight_pass.py`, `jobs/graph_modularity.py` and
+`jobs/pruning.py`, each of which runs one part alone.
 
     python -m jobs.opt_modularity --model facebook/opt-125m --target 'code/*.jsonl' --retain 'pile/*.jsonl' \
         --out runs/opt --plan

@@ -4,8 +4,9 @@ Question: when the units that do most on one kind of text and least on another a
 further does the one fall than the other, compared with random units; and does the pruned model, given the beginning of
 a text of the category that it lost, go on in the category that it kept?
 Source: Pochinkov 2023, Separability; Pochinkov N. and Schoots N., Dissecting Language Models: Machine Unlearning via
-Selective Pruning, 2024, arXiv 2403.01267. To compare with: they find code and other text to be separable to some
-65-75 %, by FFN neurons more than by attention; what the pruned models write was not measured.
+Selective Pruning, 2024, arXiv 2403.01267.
+To compare with: they find code and other text to be separable to some 65-75 %, by FFN neurons more than by attention;
+what the pruned models write was not measured.
 
     python -m jobs.pruning --model facebook/opt-125m --target 'code/*.jsonl' --retain 'pile/*.jsonl' --out runs/pruned
     python -m jobs.pruning --model runs/tiny-opt/step00002000 --target planted:brackets --retain planted:relations

@@ -112,6 +112,7 @@ def run_command(
     out: OutOption = None,
     reuse: ReuseOption = None,
     plan: PlanOption = False,
+    profile: ProfileOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Run a job from its config file; a run that was interrupted goes on, a finished one is left as it is.
@@ -123,7 +124,7 @@ def run_command(
         if "schema_version" in values and isinstance(values.get("config"), dict):  # a run's manifest holds its config
             values, lines = values["config"], {key[1:]: place for key, place in lines.items() if key[:1] == ("config",)}
         values, lines = with_overrides(values, overrides, lines)
-        launch(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        launch(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profile)
 
 
 @app.command()

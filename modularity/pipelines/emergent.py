@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from modularity.errors import IdentityError, ModularityError
+from modularity.models import check_weights
 from modularity.pipelines.analysis_worker import AnalysisWorkerFactory
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.examples import record_functions, row_coordinates
@@ -80,13 +81,20 @@ class _Start:
     """The run whose partition of the neurons is taken over."""
 
 
-def _start(config: EmergentModularityConfig, out: str | None, reuse: str | None) -> _Start:
-    """Check config, data, the place of the run, and the run to reuse; everything that is wrong is told at once."""
+def _start(
+    config: EmergentModularityConfig, out: str | None, reuse: str | None, *, needs_weights: bool = False
+) -> _Start:
+    """Check config, data, the place of the run, and the run to reuse; everything that is wrong is told at once.
+
+    A plan needs no weights, and a scan reports the checkpoints that have none; a single run looks for them first.
+    """
     errors: list[ModularityError] = []
     job = attempt(lambda: prepare(config), errors)
     data = None if job is None else job.data_identity()
     recorded = None if out is None else attempt(lambda: run_at(out), errors)
     is_finished = recorded is not None and bool(attempt(lambda: _check_place(recorded, config, data), errors))
+    if needs_weights and job is not None and not is_finished:
+        attempt(lambda: check_weights(config.model), errors)
     source = None
     if reuse is not None and not is_finished:
         source = attempt(lambda: source_run(reuse, out), errors)
@@ -151,7 +159,7 @@ def run_job(config: EmergentModularityConfig, out: str, *, reuse: str | None = N
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    start = _start(config, out, reuse)
+    start = _start(config, out, reuse, needs_weights=True)
     if start.recorded is not None and start.is_finished:
         say(
             f"{start.recorded.uri} is finished and was made with the same config and data: nothing to do "

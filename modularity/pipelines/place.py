@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from modularity.config import Config
-from modularity.errors import IdentityError, InputError, ModularityError, StoreError
+from modularity.errors import IdentityError, InputError, ModelError, ModularityError, StoreError
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.store import Run, check_same_run, find_run, open_space
 
@@ -74,7 +74,7 @@ def attempt(action: Callable[[], Result], errors: list[ModularityError]) -> Resu
     """Outcome of an action; what it refuses is collected, so that all is told at once."""
     try:
         return action()
-    except (InputError, IdentityError) as error:
+    except (InputError, IdentityError, ModelError) as error:
         errors.append(error)
         return None
 

@@ -14,7 +14,7 @@ import numpy as np
 from modularity.capture import CaptureConfig, rows_per_item
 from modularity.data import FunctionData, TokenTable, load_functions, row_ranges, tokenise
 from modularity.errors import InputError, ModelError
-from modularity.models import ModelDescription, check_weights, describe_model, load_tokenizer, uses_gpu
+from modularity.models import ModelDescription, describe_model, load_tokenizer, uses_gpu
 from modularity.pipelines.config import ACTIVITY_METHODS, EmergentModularityConfig
 from modularity.pipelines.expert_problems import expert_problems, fraction_problems
 from modularity.pipelines.layout import listed_neurons, partition_bytes, predictivity_bytes
@@ -150,8 +150,6 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
     description = _attempt(lambda: describe_model(config.model), problems)
     shapes = _attempt(lambda: _captured_shapes(config, description), problems) if description is not None else None
     tokenizer = _attempt(lambda: load_tokenizer(config.model), problems) if description is not None else None
-    if description is not None:
-        _attempt(lambda: check_weights(config.model), problems)
     if shapes is not None:
         problems += [
             *expert_problems(config, _analysed(shapes)),

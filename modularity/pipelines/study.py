@@ -20,7 +20,16 @@ from modularity.runtime import Executor, WorkerFactory, open_executor, sigterm_i
 from modularity.store import Manifest, Run, check_same_run, create_run
 from modularity.types import WorkItem, content_digest
 
-P = TypeVar("P")
+
+class Prepared(Protocol):
+    """What `prepare` returns."""
+
+    @property
+    def config(self) -> Any:
+        """The config with everything resolved, as it is recorded; it has `job`, `allowance` and `runtime`."""
+
+
+P = TypeVar("P", bound=Prepared)
 W = TypeVar("W", bound=WorkerFactory)
 
 
@@ -73,7 +82,7 @@ def run_study(study: Study[P, W], config: Any, out: str, *, quiet: bool = False)
     Parameters
     ----------
     study : what it consists of
-    config : its config, with `job`, `allowance` and `runtime`
+    config : its config
     out : folder or object-store URI of the run
     quiet : no progress and no messages
 
@@ -99,7 +108,7 @@ def run_study(study: Study[P, W], config: Any, out: str, *, quiet: bool = False)
     prepared = attempt(lambda: study.prepare(config), errors)
     recorded = attempt(lambda: run_at(out), errors)
     if prepared is not None and recorded is not None:
-        attempt(lambda: _check_recorded(recorded, config, study.identity(prepared)), errors)
+        attempt(lambda: _check_recorded(recorded, prepared.config, study.identity(prepared)), errors)
     elif prepared is not None:
         attempt(lambda: study.check_start(prepared), errors)
     raise_all(errors)
@@ -114,7 +123,7 @@ def run_study(study: Study[P, W], config: Any, out: str, *, quiet: bool = False)
         n_threads = executor.n_threads
         if recorded is not None and config.runtime.cpus_per_worker is None:
             n_threads = int(recorded.manifest.identity["threads"])
-        run = _work(study, config, prepared, plan, executor, out, n_threads=n_threads, quiet=quiet)
+        run = _work(study, prepared, plan, executor, out, n_threads=n_threads, quiet=quiet)
     say(f"run: {run.uri}")
     return Outcome(run, was_finished=False)
 
@@ -129,7 +138,6 @@ def _check_recorded(recorded: Run, config: Any, identity: Mapping[str, Any]) -> 
 
 def _work(
     study: Study[P, W],
-    config: Any,
     prepared: P,
     plan: JobPlan,
     executor: Executor,
@@ -138,7 +146,7 @@ def _work(
     n_threads: int,
     quiet: bool,
 ) -> Run:
-    identity = study.identity(prepared)
+    config, identity = prepared.config, study.identity(prepared)
     worker = study.worker(out, content_digest([recorded_config(config), identity]), n_threads, prepared)
     found = run_alone(executor, WorkItem.of("identify", job=config.job), worker)
     manifest = Manifest.of(

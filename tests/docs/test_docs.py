@@ -137,9 +137,12 @@ def smallest_configs() -> list[tuple[Any, dict[str, Any]]]:
     model, source = {"model": {"name": "x"}}, {"source": "runs/x"}
     corpora = {name: {"name": name, "source": f"{name}.txt"} for name in ("target", "retain")}
     declared = model | {"functions": [{"name": "a", "source": "a.jsonl"}]}
-    required = {"pruning": model | corpora, "similarity": model, "tight_pass": model, "moefication": source}
+    passes = model | {"texts": {"source": "texts"}}
+    joint = model | {"similarity": {}, "tight_pass": {"texts": {"source": "texts"}}, "graph_modularity": {}}
+    required = {"pruning": model | corpora, "similarity": model, "tight_pass": passes, "moefication": source}
     studies = [(getattr(pipelines, config), required.get(job, source)) for job, config in STUDIES.items()]
-    return [(EmergentModularityConfig, declared), (ScanConfig, declared), *studies, (PretrainConfig, {})]
+    whole = [(EmergentModularityConfig, declared), (ScanConfig, declared), (pipelines.OptModularityConfig, joint)]
+    return [*whole, *studies, (PretrainConfig, {})]
 
 
 def is_valid(config: Any, values: dict[str, Any], override: str) -> bool:
