@@ -13,7 +13,7 @@ MISSING = {
     "routing": "No restricted routing was measured yet.",
     "selection": "Nothing was measured with selected experts yet.",
     "graphs": "No graph was divided yet.",
-    "pruning": "Nothing was removed yet.",
+    "pruning": "No units were removed yet.",
 }
 _HOLM = "“Beyond …” means p ≤ 0.05 after Holm’s correction over functions (“corrected”)."
 _BEYOND = {
