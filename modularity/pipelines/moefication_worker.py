@@ -92,7 +92,7 @@ class MoeficationWorker:
             if found != recorded["parameter_hash"]:
                 # The head counts in T5, and another dtype gives another hash: compare as the run has loaded it.
                 found = load_model(
-                    self._prepared.model.replace(dtype=recorded["dtype"], device="cpu")
+                    self._prepared.model.replace(dtype=recorded["dtype"], device="cpu", device_map=None)
                 ).identity.parameter_hash
             if found != recorded["parameter_hash"]:
                 raise IdentityError(

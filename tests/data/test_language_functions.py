@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from modularity.data import load_functions
-from modularity.data.language_functions import planted_functions, planted_rows, write_planted_functions
+from modularity.data.language_functions import (
+    planted_functions,
+    planted_label_words,
+    planted_rows,
+    write_planted_functions,
+)
 from modularity.data.language_words import LANGUAGES, SENSES
 from modularity.data.languages import keeps_rule
 from modularity.errors import InputError
@@ -70,3 +75,15 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
 def test_too_few_pairs_are_refused() -> None:
     with pytest.raises(InputError, match="n_pairs=3: expected 4 or more"):
         planted_rows(n_pairs=3)
+
+
+def test_label_words_are_for_sub_functions_whose_texts_ask() -> None:
+    words = planted_label_words()
+    texts = {
+        f"{function}/{row['subfunction']}": row["text"]
+        for function, rows in planted_rows(n_pairs=4).items()
+        for row in rows
+        if "subfunction" in row
+    }
+    assert set(words) == {name for name, text in texts.items() if text.endswith("?")}
+    assert set(words.values()) == {("yes", "no")}
