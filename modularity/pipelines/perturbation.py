@@ -32,7 +32,7 @@ from modularity.pipelines.prepare import probe_flops
 from modularity.pipelines.steps import Step, run_alone, run_steps
 from modularity.runtime import Executor, open_executor, sigterm_interrupts
 from modularity.runtime.memory import resident_bytes
-from modularity.store import Manifest, ResultArray, Run, check_same_run, create_run
+from modularity.store import Manifest, ResultArray, Run, check_same_run, create_run, items_to_redo
 from modularity.types import WorkItem, content_digest
 
 ROW_BYTES = 300
@@ -78,7 +78,7 @@ def run_perturbation(config: PerturbationConfig, out: str, *, quiet: bool = Fals
         attempt(lambda: _check_recorded(recorded, prepared), errors)
     raise_all(errors)
     assert prepared is not None
-    if recorded is not None and recorded.manifest.state == "finished":
+    if recorded is not None and recorded.manifest.state == "finished" and not items_to_redo(recorded):
         say(f"{recorded.uri} is finished and was made with the same config and data: nothing to do")
         return Outcome(recorded, was_finished=True)
     plan = make_plan(prepared)
