@@ -46,7 +46,21 @@ class SiteError(ModelError):
 
 
 class NumericError(ModularityError):
-    """A captured or computed value is NaN, infinite, or does not fit the storage dtype."""
+    """A captured or computed value is NaN, infinite, or does not fit the storage dtype.
+
+    Parameters
+    ----------
+    message : what is wrong, and where
+    rows : stored rows that hold such values, as far as they are known
+    """
+
+    def __init__(self, message: str, rows: Iterable[int] = ()) -> None:
+        self.rows = tuple(rows)
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type["NumericError"], tuple[str, tuple[int, ...]]]:
+        """Pickle with the rows, so that they survive the way back from a Ray worker."""
+        return type(self), (str(self), self.rows)
 
 
 class StoreError(ModularityError):

@@ -28,6 +28,11 @@ def test_errors_keep_class_and_message_when_pickled(each: type[ModularityError])
     assert str(copy) == "layer 3: expected 16"
 
 
+def test_rows_of_a_numeric_error_survive_pickling() -> None:
+    copy = pickle.loads(pickle.dumps(errors.NumericError("NaN", [3, 5])))
+    assert (str(copy), copy.rows) == ("NaN", (3, 5))
+
+
 def test_one_problem_is_the_message_itself() -> None:
     for error in (InputError("only one"), InputError(["only one"])):
         assert error.problems == ("only one",)

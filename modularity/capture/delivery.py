@@ -53,25 +53,27 @@ class Target:
         """
         where = f"{self.tap.site} layer {self.tap.layer}"
         limit = STORAGE_LIMIT[self.storage_dtype]
-        n_bad, places = self._bad_places(rows, values_GU, limit)
+        n_bad, bad_rows, places = self._bad_places(rows, values_GU, limit)
         if math.isfinite(low) and math.isfinite(high):
             worst = high if high >= -low else low
             wider = "bfloat16 or float32" if self.storage_dtype == "float16" else "float32"
             raise NumericError(
                 f"{where}: {worst:.6g} does not fit {self.storage_dtype}, where magnitudes must be below {limit:.6g}; "
-                f"{places}; store as {wider} (capture.dtype)"
+                f"{places}; store as {wider} (capture.dtype)",
+                bad_rows,
             )
         raise NumericError(
             f"{where}: {n_bad} captured values are NaN or infinite; {places}; expected finite numbers: load the "
-            f"model in bfloat16 or float32 (model.dtype) if it runs in float16, and check the checkpoint's weights"
+            f"model in bfloat16 or float32 (model.dtype) if it runs in float16, and check the checkpoint's weights",
+            bad_rows,
         )
 
-    def _bad_places(self, rows: torch.Tensor, values_GU: torch.Tensor, limit: float) -> tuple[int, str]:
+    def _bad_places(self, rows: torch.Tensor, values_GU: torch.Tensor, limit: float) -> tuple[int, list[int], str]:
         bad_GU = ~(values_GU.double().abs() < limit)
         bad_rows = sorted((rows[bad_GU.any(1)] + self.row_start).tolist())
         shown = ", ".join(str(row) for row in bad_rows[:5]) + (" …" if len(bad_rows) > 5 else "")
         unit = int(bad_GU.any(0).nonzero()[0])
-        return int(bad_GU.sum()), f"{len(bad_rows)} rows ({shown}), first at unit {unit}"
+        return int(bad_GU.sum()), bad_rows, f"{len(bad_rows)} rows ({shown}), first at unit {unit}"
 
 
 def deliver_on_host(target: Target, values_BTU: Values, selection: Selection) -> None:

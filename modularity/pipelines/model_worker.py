@@ -1,6 +1,7 @@
 """The worker that holds a model: identifies it, captures rows, reduces tokens, partitions neurons by its weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from modularity.capture import (
     overhang,
 )
 from modularity.data import TokenTable
+from modularity.errors import NumericError
 from modularity.experts import (
     balanced_kmeans,
     kmeans_partition,
@@ -37,6 +39,9 @@ from modularity.pipelines.reduction_step import reduce_part
 from modularity.pipelines.reductions_config import ReductionsConfig
 from modularity.store import ArrayWrite, Run, open_run
 from modularity.types import PARTITION, Site, StackName, WorkItem
+
+N_NAMED = 5
+"""Examples that an error about values names."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ class ModelWorker:
             pad_id=self._model.pad_id,
         )
         n_pending = spec.capture.pending_items(on_gpu=self._model.device.type != "cpu", is_local=run.space.is_local)
-        with BackgroundWriter(write, max_pending=n_pending) as writer:
+        with _naming_examples(run, function), BackgroundWriter(write, max_pending=n_pending) as writer:
             for shard in shards:
                 if shard.stats is not None:
                     info["tokens"] += shard.stats.n_tokens
@@ -182,6 +187,22 @@ class ModelWorker:
             writes += run.write_result(PARTITION, {"expert": labels_MLF}, at=at)
         run.commit(item, arrays=writes)
         return {}
+
+
+@contextmanager
+def _naming_examples(run: Run, function: str) -> Iterator[None]:
+    """Add the ids of the examples to an error about values that cannot be stored."""
+    try:
+        yield
+    except NumericError as error:
+        rows = [*dict.fromkeys(error.rows)][:N_NAMED]
+        if not rows:
+            raise
+        ids = run.activations(function)["example_id"].values[rows]
+        names = ", ".join(repr(str(each)) for each in ids)
+        raise NumericError(
+            f"{error}; examples {names}{' …' if len(error.rows) > N_NAMED else ''}", error.rows
+        ) from None
 
 
 def partition_neurons(rows_FD: np.ndarray, method: PartitionMethod, config: ExpertsConfig, *, layer: int) -> np.ndarray:

@@ -1,12 +1,14 @@
 """Steps of a job: lists of work items, each for one kind of worker, run one after the other."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from modularity.errors import StoreError
 from modularity.runtime import Executor, Progress, WorkerFactory
 from modularity.runtime.executor import unfinished
-from modularity.store import Run
+from modularity.store import Run, RunState
 from modularity.types import WorkItem
 
 
@@ -63,13 +65,19 @@ def run_steps(
         for step in steps:
             _run_step(run, executor, step, quiet=quiet)
     except KeyboardInterrupt:
-        run.update(state="interrupted", notes={"failure": None})
+        _note(run, "interrupted", None)
         raise
     except BaseException as error:
-        run.update(state="failed", notes={"failure": f"{type(error).__name__}: {error}"[:2000]})
+        _note(run, "failed", f"{type(error).__name__}: {error}"[:2000])
         raise
     if finishes:
         run.update(state="finished", notes={"failure": None})
+
+
+def _note(run: Run, state: RunState, failure: str | None) -> None:
+    """Record how a run ended; where that cannot be written, as on a full disk, the cause of the end is what is told."""
+    with suppress(StoreError):
+        run.update(state=state, notes={"failure": failure})
 
 
 def _run_step(run: Run, executor: Executor, step: Step, *, quiet: bool) -> None:

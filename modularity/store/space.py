@@ -20,6 +20,8 @@ from obstore.store import LocalStore, from_url
 from modularity.errors import InputError, StoreError
 
 _PROBE = "write-check"
+_FULL = ("No space left", "Disk quota exceeded", "File too large")
+_REMOTE_CHECKS = "the address, and credentials in the environment"
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 
 
@@ -207,10 +209,12 @@ class Space:
             raise StoreError(f"{verb} {self.address(path)} failed: a part of the path is no folder") from None
         except (BaseError, PermissionError, OSError, ValueError) as error:
             cause = str(error).split("\n", 1)[0]
-            hint = (
-                "the path and its permissions" if self.is_local else "the address, and credentials in the environment"
-            )
-            raise StoreError(f"{verb} {self.address(path)} failed: {cause}; check {hint}") from None
+            raise StoreError(f"{verb} {self.address(path)} failed: {cause}; {self._remedy(cause)}") from None
+
+    def _remedy(self, cause: str) -> str:
+        if any(full in cause for full in _FULL):
+            return "make room there and run the job again: what is recorded stays"
+        return f"check {'the path and its permissions' if self.is_local else _REMOTE_CHECKS}"
 
 
 def open_space(uri: str | os.PathLike[str]) -> Space:

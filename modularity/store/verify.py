@@ -1,6 +1,7 @@
 """Verification of a run against its own records: every object re-read and hashed; neither model nor data is needed."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,12 @@ def verify_store(run: Run, *, sample: int | None = None, seed: int = 0, n_thread
     problems += [problem for problem, _ in checked if problem is not None]
     for path in group_paths(run.space):
         problems += _check_group(run, path)
+    for kind, n_items in items_to_redo(run).items():
+        message = (
+            f"{run.uri} is finished, but {n_items} of its {kind} items {'has' if n_items == 1 else 'have'} no record "
+            "below commits/; run the job again, which redoes what is missing"
+        )
+        problems.append(StoreProblem("", "commits", message))
     return StoreReport(
         n_items=len(run.committed_ids()),
         n_checked=len(ids),
@@ -100,6 +107,19 @@ def missing_or_resized(run: Run) -> tuple[StoreProblem, ...]:
                 message = f"{run.space.address(stored.path)} of item {record.item.id} {found}"
                 problems.append(StoreProblem(record.item.id, stored.path, message))
     return tuple(problems)
+
+
+def items_to_redo(run: Run) -> dict[str, int]:
+    """How many items of a finished run have no commit record, by kind; from one listing, empty for other runs.
+
+    That is so after a record was deleted, as the messages about damage advise: the same job then redoes the items.
+    """
+    if run.manifest.state != "finished":
+        return {}
+    done = Counter(item_id.rpartition("-")[0] for item_id in run.committed_ids())
+    planned = Counter(run.manifest.items_planned)
+    planned.setdefault("functions", len(run.functions()) if done["capture"] else 0)
+    return dict(planned - done)
 
 
 def _records(run: Run) -> tuple[dict[str, CommitRecord], list[StoreProblem]]:

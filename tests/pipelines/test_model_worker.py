@@ -9,6 +9,7 @@ import tiny_jobs
 import torch
 import transformers
 
+from modularity.errors import WorkError
 from modularity.experts import balanced_kmeans, normalise_rows
 from modularity.pipelines import EmergentModularityConfig
 from modularity.pipelines.config import ExpertsConfig
@@ -153,6 +154,15 @@ def test_seeds_of_partitions_differ_by_layer_and_repeat() -> None:
         assert labels[0].dtype == np.int32
         np.testing.assert_array_equal(labels[0], labels[1])
         assert method == "balanced" or (labels[0] != labels[2]).any()
+
+
+def test_values_that_cannot_be_stored_are_told_with_their_examples(folder: Path, tmp_path: Path) -> None:
+    module = tiny_jobs.random_module(tiny_jobs.bert_config())
+    with torch.no_grad():
+        module.embeddings.word_embeddings.weight[len(tiny_jobs.SPECIAL)] = float("nan")  # of "river"
+    model = tiny_jobs.save(tmp_path / "model", module)
+    with pytest.raises(WorkError, match=r"values are NaN .*; examples 'river-\d*[13579]', 'river-.* …"):
+        tiny_jobs.run(tiny_jobs.job(model, [tiny_jobs.word_function(folder)], analyses=[]), tmp_path / "run")
 
 
 def test_records_count_tokens_and_bytes(finished: Run) -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import tiny_jobs
 
 from modularity.errors import WorkError
-from modularity.pipelines import EmergentModularityConfig, run_job, run_status
+from modularity.pipelines import EmergentModularityConfig, run_job, run_status, verify_run
 from modularity.pipelines import analysis_worker as analysis_worker_module
 from modularity.store import Run, open_run
 
@@ -30,6 +31,26 @@ class FaultAt:
         if self.n_calls == self._call or (self._lasting and self.n_calls > self._call):
             raise self._error
         return self._original(*arguments, **options)
+
+
+@pytest.mark.parametrize("kind", ["capture", "functions", "predictivity", "overlap"])
+def test_a_finished_run_redoes_the_items_whose_records_were_deleted(
+    kind: str, paper_config: EmergentModularityConfig, paper_run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(paper_run.uri, tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    item_id, record = next((each, record) for each, record in run.commits().items() if record.item.kind == kind)
+    (tmp_path / "run" / record.objects[0].path).write_bytes(b"damaged")
+    (problem,) = verify_run(run.uri, n_rows=0).problems
+    assert f"delete commits/{item_id}.json and run the job again" in problem
+    (tmp_path / "run" / "commits" / f"{item_id}.json").unlink()
+    (problem,) = verify_run(run.uri, n_rows=0).problems
+    assert f"is finished, but 1 of its {kind} items has no record" in problem
+    outcome = run_job(paper_config, run.uri, quiet=True)
+    assert not outcome.was_finished
+    assert verify_run(run.uri, n_rows=0).problems == ()
+    assert outcome.run.content_hash() == paper_run.content_hash()
+    assert run_job(paper_config, run.uri, quiet=True).was_finished
 
 
 def test_an_interrupted_job_goes_on_where_it_was(

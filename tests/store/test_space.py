@@ -76,6 +76,15 @@ def test_credentials_in_the_uri_are_refused_and_not_repeated():
     assert "secret" not in str(caught.value)
 
 
+def test_a_full_disk_is_said_to_be_full(tmp_path, monkeypatch):
+    def put(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("modularity.store.space.obstore.put", put)
+    with pytest.raises(StoreError, match="No space left on device; make room there and run the job again"):
+        open_space(tmp_path).write("a", b"")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
