@@ -14,7 +14,7 @@ from typer.main import get_command
 from modularity.cli import app
 from modularity.config import apply_overrides, validate_config
 from modularity.data import FunctionConfig
-from modularity.pipelines import EmergentModularityConfig, PerturbationConfig
+from modularity.pipelines import EmergentModularityConfig, PerturbationConfig, TightPassConfig
 from modularity.pretraining import PretrainConfig
 
 REPO = Path(__file__).parent.parent.parent
@@ -123,6 +123,9 @@ def test_named_overrides_are_valid(document: Path) -> None:
             validate_config(EmergentModularityConfig, apply_overrides(values, [override]))
         elif key in PerturbationConfig.model_fields:
             validate_config(PerturbationConfig, apply_overrides({"source": "runs/x"}, [override]))
+        elif key in TightPassConfig.model_fields:
+            texts = {"model": {"name": "x"}, "texts": {"source": "x.jsonl"}}
+            validate_config(TightPassConfig, apply_overrides(texts, [override]))
         else:
             validate_config(PretrainConfig, apply_overrides({}, [override]))
 
