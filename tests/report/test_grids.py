@@ -83,3 +83,16 @@ def test_narrow_drawing_fits_a_phone_until_cells_would_vanish():
     assert float(re.search(r'width="([\d.]+)"', draw(grid(), 340.0)).group(1)) <= 340
     wide = grid(column_names=tuple(map(str, range(96))), value=np.zeros((2, 96)))
     assert float(re.search(r'width="([\d.]+)"', draw(wide, 340.0)).group(1)) > 340
+
+
+def test_signed_values_have_two_colours_and_a_scale_on_both_sides():
+    made = grid(value=np.array([[-0.9, 0.0, 0.9], [0.3, np.nan, -0.3]]), diverging=True, marked=np.ones((2, 3), bool))
+    assert made.top == pytest.approx(1.0)
+    assert levels(made.value, 1.0, bottom=-1.0).tolist() == [[1, 16, 30], [20, -1, 11]]
+    text = draw(made)
+    assert set(re.findall(r'<path d="[^"]*" class="(d\d+)"', text)) == {"d1", "d16", "d30", "d20", "d11"}
+    assert not re.search(r'class="q\d', text)
+    labels = re.findall(r">(−?[\d.]+)</text>", text)
+    assert {"−1.0", "0.0", "1.0"} <= set(labels)
+    assert text.count('class="cell-text on-light"') == 3
+    assert text.count('class="cell-text"') == 2

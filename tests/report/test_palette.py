@@ -8,6 +8,7 @@ from modularity.report.palette import (
     CONTROLS_LIGHT,
     N_LEVELS,
     category,
+    diverging_ramp,
     figure_css,
     oklch_to_rgb,
     ramp,
@@ -77,3 +78,18 @@ def test_every_class_is_defined_and_many_functions_share_the_last():
     assert all(f".q{level}{{" in css for level in range(N_LEVELS))
     assert category(0) == "k0"
     assert category(60) == f"k{len(CATEGORIES_LIGHT) - 1}"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_signed_colours_begin_at_the_paper_and_differ_by_sign(dark):
+    values = np.array([luminance(colour) for colour in diverging_ramp(dark=dark)])
+    assert len(values) == N_LEVELS
+    middle, ends = values[N_LEVELS // 2 - 1 : N_LEVELS // 2 + 1], values[[0, -1]]
+    assert (middle > 0.8).all() if not dark else (middle < 0.06).all()
+    assert (ends < 0.4).all() if not dark else (ends > 0.3).all()
+    half = N_LEVELS // 2
+    steps = np.concatenate([np.diff(values[half:]), np.diff(values[:half][::-1])])
+    assert (steps > 0).all() if dark else (steps < 0).all()
+    blue, orange = linear(diverging_ramp(dark=dark)[0]), linear(diverging_ramp(dark=dark)[-1])
+    assert blue[2] > blue[0]
+    assert orange[0] > orange[2]
