@@ -110,7 +110,8 @@ class PruningConfig(Config):
     continuations: ContinuationsConfig | None = ContinuationsConfig()
     """What models write before and after; None = not measured."""
     export: str | None = None
-    """Local folder for the pruned models, a Hugging Face checkpoint for each direction; None = not written."""
+    """Folder for the pruned models, a Hugging Face checkpoint for each direction; None = not written. On a cluster, one
+    that its machines share."""
     n_bootstrap: int = Field(default=1000, ge=100)
     """Resamples of the texts behind each interval."""
     seed: int = Field(default=0, ge=0)

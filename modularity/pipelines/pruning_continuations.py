@@ -140,9 +140,10 @@ def export_choice(run: Run, item: WorkItem, model: HeadModel, prepared: Prepared
     """Write the pruned model of one direction, load it again, and compare its logits with the masked model's."""
     config = prepared.config
     assert config.export is not None
+    assert prepared.export_folder is not None
     out = item.text("pruned")
     removed = removed_units(run, prepared, item)
-    folder = Path(config.export) / f"without-{out}"
+    folder = prepared.export_folder / f"without-{out}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = export_pruned(model, removed, folder)
     loaded = load_head_model(ModelConfig(name=str(folder), device=str(model.base.device), dtype="auto"))
@@ -150,8 +151,8 @@ def export_choice(run: Run, item: WorkItem, model: HeadModel, prepared: Prepared
     with pruned(model.base, removed):
         difference, scale, n_tokens = largest_difference(model, loaded, texts, tokens_per_batch=config.tokens_per_batch)
     row = {
-        "pruned": out, "folder": str(folder), "n_parameters_before": written.n_parameters_before,
-        "n_parameters": written.n_parameters,
+        "pruned": out, "folder": str(Path(config.export) / folder.name),
+        "n_parameters_before": written.n_parameters_before, "n_parameters": written.n_parameters,
         "ffn_width_before": max(each.stop - each.start for each in prepared.units["ffn"].layers),
         "ffn_width": -1 if written.width is None else written.width,
         "n_ffn": int(removed["ffn"].sum()), "n_attention": int(removed["attention"].sum()),

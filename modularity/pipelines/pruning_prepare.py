@@ -98,6 +98,8 @@ class PreparedPruning:
     corpora: tuple[PreparedCorpus, PreparedCorpus]
     """Target, retain."""
     units: Mapping[UnitKind, Units]
+    export_folder: Path | None = None
+    """Where checkpoints are written, an absolute path: workers may run in another folder."""
 
     @property
     def n_steps(self) -> int:
@@ -203,7 +205,8 @@ def prepare_pruning(config: PruningConfig) -> PreparedPruning:
                 prepared += [] if made is None else [made]
     if problems or description is None or kind is None or len(prepared) != 2:
         raise InputError(problems)
-    return PreparedPruning(config, description, kind, (prepared[0], prepared[1]), all_units(description.shapes))
+    export = None if config.export is None else Path(config.export).absolute()
+    return PreparedPruning(config, description, kind, (prepared[0], prepared[1]), all_units(description.shapes), export)
 
 
 def _model_problems(config: PruningConfig, description: ModelDescription, kind: HeadKind) -> list[str]:
