@@ -46,10 +46,10 @@ class GraphModularityConfig(Config):
     graspologic-native)."""
     nulls: tuple[NullName, ...] | None = Field(default=None, min_length=1)
     """Of weights, within each matrix. `permuted`: all change places; `permuted_nonzero`: those that are not 0 do, which
-    differs where edges were left out; `strengths`: permuted, but every node keeps the sum of its weights. Of
-    co-activation. `degrees`: edges rewired, every neuron keeps its number of edges; `activity`: activity exchanged
-    between rows, every neuron and every row keeps how often it is active (stored rows only). None: all but
-    `permuted_nonzero`, as far as there are such graphs."""
+    differs where edges were left out; `strengths`: permuted, but every node keeps the sum of its weights; only
+    where no edge is left out. Of co-activation. `degrees`: edges rewired, every neuron keeps its number of edges;
+    `activity`: activity exchanged between rows, every neuron and every row keeps how often it is active (stored rows
+    only). None: all that apply, `permuted_nonzero` only where edges are left out."""
     n_groups: int = Field(default=12, ge=2)
     """Groups of the spectral partition."""
     resolution: float = Field(default=1.0, gt=0)

@@ -105,13 +105,19 @@ def prepare_graphs(config: GraphModularityConfig) -> PreparedGraphs:
     description = None if model is None else _attempt(lambda: describe_model(model), problems)
     shape = None if description is None else _attempt(lambda: _shape(config, source, description), problems)
     by_rows = source is not None and not _counts_tokens(source)
-    nulls = tuple((graph, _nulls(config, graph, by_rows)) for graph in config.chosen_graphs)
+    cut = description is not None and shape is not None and _leaves_out_edges(config, description, shape)
+    nulls = tuple((graph, _nulls(config, graph, by_rows, cut)) for graph in config.chosen_graphs)
     problems += [
         f"nulls={list(config.nulls or ())}: co-activation of {config.source} is counted over tokens, and 'activity' "
         "needs stored rows; use 'degrees'"
-        for _, chosen in nulls
-        if not chosen
+        for graph, chosen in nulls
+        if not chosen and graph == "coactivation"
     ]
+    if cut and "strengths" in (config.nulls or ()):
+        problems.append(
+            f"nulls={list(config.nulls or ())}: 'strengths' needs all edges, and max_edges={config.max_edges:,} leaves "
+            "some out; raise max_edges, or use 'permuted' and 'permuted_nonzero'"
+        )
     if shape is not None:
         problems += [
             f"n_groups={config.n_groups}: layer {layer} has {width} neurons; expected at most a fourth of them"
@@ -123,11 +129,17 @@ def prepare_graphs(config: GraphModularityConfig) -> PreparedGraphs:
     return PreparedGraphs(config, model, source, description, shape, nulls, by_rows)
 
 
-def _nulls(config: GraphModularityConfig, graph: GraphName, by_rows: bool) -> tuple[NullName, ...]:
+def _nulls(config: GraphModularityConfig, graph: GraphName, by_rows: bool, cut: bool) -> tuple[NullName, ...]:
     known = [null for null in nulls_of(graph) if by_rows or null != "activity"]
     if config.nulls is None:
-        return tuple(null for null in known if null != "permuted_nonzero")
+        # Not every matrix with zeros can be scaled to even sums, as `strengths` does.
+        return tuple(null for null in known if null != ("strengths" if cut else "permuted_nonzero"))
     return tuple(null for null in config.nulls if null in known)
+
+
+def _leaves_out_edges(config: GraphModularityConfig, description: ModelDescription, shape: SiteShape) -> bool:
+    """Whether a graph of weights has more edges than allowed."""
+    return 2 * description.residual_width * max(shape.widths) > config.max_edges
 
 
 def _counts_tokens(source: Run) -> bool:

@@ -141,6 +141,9 @@ def test_large_graphs_keep_their_heaviest_edges_and_the_plan_says_so(wired: Path
     plan = plan_graph_modularity(config)
     assert "160 nodes, 3,000 edges (the heaviest 48.8 %) in layer 0" in plan.text()
     assert "all layers have more edges than max_edges=3,000" in plan.text()
+    assert graph_modularity_prepare.prepare_graphs(config.replace(nulls=None)).nulls == (
+        ("weights", ("permuted", "permuted_nonzero")),
+    )
     rows = tiny_jobs.rows_of(tiny.run(config, tmp_path / "run"), "graph_partitions")
     assert {row["n_edges"] for row in rows} == {3000}
     assert rows[0]["edge_share"] == pytest.approx(3000 / 6144)
@@ -196,6 +199,7 @@ def test_another_model_than_that_of_the_run_is_refused(finished: Run, wired: Pat
         ({"graphs": ["coactivation"]}, r"graphs has 'coactivation', which needs the activations of a run"),
         ({"nulls": ["degrees"]}, r"nulls=\['degrees'\] has none for the graph 'weights': expected one of permuted"),
         ({"graphs": ["weights", "weights"]}, r"graphs=\['weights', 'weights'\] has a value twice"),
+        ({"max_edges": 3000, "nulls": ["strengths"]}, r"'strengths' needs all edges, and max_edges=3,000 leaves"),
         ({"model": None}, r"neither model nor source is given"),
     ],
 )
