@@ -118,7 +118,8 @@ def items_to_redo(run: Run) -> dict[str, int]:
         return {}
     done = Counter(item_id.rpartition("-")[0] for item_id in run.committed_ids())
     planned = Counter(run.manifest.items_planned)
-    planned.setdefault("functions", len(run.functions()) if done["capture"] else 0)
+    has_functions = done["capture"] and "functions" in run.manifest.config
+    planned.setdefault("functions", len(run.functions()) if has_functions else 0)
     return dict(planned - done)
 
 
