@@ -93,7 +93,7 @@ def _start(
     data = None if job is None else job.data_identity()
     recorded = None if out is None else attempt(lambda: run_at(out), errors)
     is_finished = recorded is not None and bool(attempt(lambda: _check_place(recorded, config, data), errors))
-    if needs_weights and job is not None and not is_finished:
+    if needs_weights and not is_finished:
         attempt(lambda: check_weights(config.model), errors)
     source = None
     if reuse is not None and not is_finished:

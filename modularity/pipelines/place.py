@@ -82,10 +82,9 @@ def attempt(action: Callable[[], Result], errors: list[ModularityError]) -> Resu
 
 
 def problems_of(errors: list[ModularityError]) -> list[str]:
-    """One message for each thing that is wrong."""
-    return [
-        problem for error in errors for problem in (error.problems if isinstance(error, InputError) else (str(error),))
-    ]
+    """One message for each thing that is wrong, however often it was found."""
+    told = (error.problems if isinstance(error, InputError) else (str(error),) for error in errors)
+    return list(dict.fromkeys(problem for problems in told for problem in problems))
 
 
 def raise_all(errors: list[ModularityError]) -> None:

@@ -10,6 +10,7 @@ import tiny_jobs
 
 from modularity.errors import InputError
 from modularity.pipelines import EmergentModularityConfig
+from modularity.pipelines.emergent import run_job
 from modularity.pipelines.prepare import prepare
 from modularity.types import Site
 
@@ -58,11 +59,12 @@ def test_weights_and_tokenizer_are_looked_at_before_anything_is_loaded(
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"vocab_size": 20}))
     with pytest.raises(InputError) as caught:
-        prepare(tiny_jobs.job(folder, functions))
-    weights, *others = caught.value.problems
+        run_job(tiny_jobs.job(folder, functions), str(tmp_path / "run"), quiet=True)
+    assert not (tmp_path / "run").exists()
+    *tokens, weights = caught.value.problems
     assert "holds pickled weights only (pytorch_model.bin)" in weights
-    assert len(others) == 2
-    assert all("embeds 20 tokens, counted from 0; give the tokenizer" in problem for problem in others)
+    assert len(tokens) == 2
+    assert all("embeds 20 tokens, counted from 0; give the tokenizer" in problem for problem in tokens)
 
 
 @pytest.mark.parametrize(
