@@ -3,13 +3,15 @@
     python benchmarks/capture.py                                  # 12 x 768 x 3072, some ten minutes on 2 cores
     python benchmarks/capture.py --small --rounds 3               # 4 x 256 x 1024, about a minute
     python benchmarks/capture.py --peer-python ~/peers/bin/python # peers from another environment
+    python benchmarks/capture.py --only "every token" --batches 2 --rounds 12
     python benchmarks/capture.py --json > result.json
 
-Every figure is a ratio of speeds in one process. Each variant is timed directly after a bare forward of the base model
-(no LM head) over the same unpadded batches of 16 x 128 tokens; printed is the median of these ratios over the rounds,
-1.00 = as fast as bare. `seed loop` batches texts of mixed length (log-normal, as SST-2 and NLI) by eight in file order;
-our figure there is real tokens per second over those of that loop. Memory is the peak of a process of its own over the
-loaded model, once and with ten times the batches. Biases are shifted so that 95 % of the neurons are zero.
+Every figure is a ratio of speeds in one process. Each variant is timed beside a bare forward of the base model (no LM
+head) over the same unpadded batches of 16 x 128 tokens, which goes first in every other pair; printed is the median of
+these ratios over the rounds, 1.00 = as fast as bare. `seed loop` batches texts of mixed length (log-normal, as SST-2
+and NLI) by eight in file order; our figure there is real tokens per second over those of that loop. Memory is the peak
+of a process of its own over the loaded model, once and with ten times the batches. Biases are shifted so that 95 % of
+the neurons are zero.
 
 Peers: transformer-lens (`run_with_cache`, TransformerBridge) and nnsight, where they are installed. With
 `--peer-python` they are run by that interpreter, each paired with a bare forward there.
@@ -329,12 +331,19 @@ def seconds(run: Pass) -> float:
 
 
 def paired_speed(reference: Pass, prepare: Prepare, rounds: int) -> float:
-    """Median over the rounds of reference time over variant time, pair after pair; one pass to warm up."""
+    """Median over the rounds of reference time over variant time; one pass to warm up.
+
+    The two take turns in going first: what is timed second finds a warmer machine, or one that its host has slowed.
+    """
     prepare()()
     ratios = []
-    for _ in range(rounds):
+    for turn in range(rounds):
         run = prepare()
-        ratios.append(seconds(reference) / seconds(run))
+        if turn % 2:
+            ours = seconds(run)
+            ratios.append(seconds(reference) / ours)
+        else:
+            ratios.append(seconds(reference) / seconds(run))
     return median(ratios)
 
 
@@ -397,17 +406,19 @@ def child(arguments: argparse.Namespace, python: str, *options: str) -> Any:
 def measure(arguments: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     """The whole benchmark."""
     mode = choose_matmul_mode(residual_width=bench.shape.width, ffn_width=bench.shape.n_neurons)
-    speed = speed_rows(bench, variants(bench), arguments.rounds)
+    todo = {name: prepare for name, prepare in variants(bench).items() if arguments.only in name}
+    speed = speed_rows(bench, todo, arguments.rounds)
     if arguments.peer_python:
         with suppress(subprocess.CalledProcessError):
             options = ("--peers-only", "--rounds", str(arguments.rounds), "--batches", str(arguments.batches))
             speed |= child(arguments, arguments.peer_python, *options)
-    mixed = seed_rows(bench, 64 * arguments.batches, arguments.rounds)
-    memory = {} if arguments.no_memory else memory_rows(arguments)
+    mixed = {} if arguments.only else seed_rows(bench, 64 * arguments.batches, arguments.rounds)
+    memory = {} if arguments.no_memory or arguments.only else memory_rows(arguments)
     return {
         "model": asdict(bench.shape),
         "batches": arguments.batches,
         "rounds": arguments.rounds,
+        "only": arguments.only,
         "threads": torch.get_num_threads(),
         "matmul": asdict(mode),
         "speed": speed,
@@ -421,7 +432,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     portion = f"{result['rounds']} rounds of {result['batches']} batches, {B} x {T} tokens"
     yield f"speed relative to the bare forward ({portion})"
     yield f"  {BARE:48s}  1.00"
-    rows = result["speed"] | {name: None for name in PEERS if name not in result["speed"]}
+    absent = {} if result["only"] else {name: None for name in PEERS if name not in result["speed"]}
+    rows = result["speed"] | absent
     for name, ratio in (rows | result["mixed"]).items():
         target = f"   target {TARGETS[name]}" if name in TARGETS else ""
         yield f"  {name:48s}  " + ("not installed" if ratio is None else f"{ratio:.3f}{target}")
@@ -444,6 +456,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="pairs per variant (default 5)")
     parser.add_argument("--batches", type=int, default=4, help="batches of 16 x 128 tokens per pass (default 4)")
     parser.add_argument("--peer-python", metavar="PATH", help="interpreter with nnsight and transformer-lens")
+    parser.add_argument("--only", metavar="TEXT", default="", help="only variants whose name contains this; no memory")
     parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--peers-only", action="store_true", help=argparse.SUPPRESS)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from modularity.store import Manifest, RowCoordinates, Run, Space
 from modularity.types import Site, SiteShape
@@ -159,7 +159,7 @@ def write_table(folder: Path, *, n_rows: int, n_layers: int, n_neurons: int, rep
 def zarr_write(path: Path, block: np.ndarray, like: Any) -> None:
     array = zarr.create_array(
         path, shape=block.shape, dtype=block.dtype, chunks=like.chunk, shards=like.shard, fill_value=float("nan"),
-        filters=None, compressors=(ZstdCodec(level=1, checksum=True),), config={"write_empty_chunks": True},
+        filters=None, compressors=(ZstdCodec(level=1), Crc32cCodec()), config={"write_empty_chunks": True},
         overwrite=True,
     )  # fmt: skip
     array[...] = block

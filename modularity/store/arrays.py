@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from modularity.errors import DataError, StoreError
 from modularity.store.encoding import NAN_BITS
@@ -35,6 +35,8 @@ from modularity.store.shards import (
 from modularity.store.space import MissingObjectError, Space
 
 REMOTE_THREADS = 16
+_SHARD_CODECS = ZstdCodec(level=ZSTD_LEVEL, checksum=False), Crc32cCodec()
+_CHUNK_CODECS = (ZstdCodec(level=ZSTD_LEVEL, checksum=True),)
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -81,7 +83,7 @@ def create_array(space: Space, path: str, spec: ArraySpec) -> None:
         dtype=spec.dtype,
         chunks=spec.chunk,
         shards=spec.shard,
-        compressors=(ZstdCodec(level=ZSTD_LEVEL, checksum=True),),
+        compressors=_SHARD_CODECS if spec.shard else _CHUNK_CODECS,
         filters=None,
         fill_value=spec.fill,
         dimension_names=spec.dims,
@@ -104,7 +106,7 @@ def write_coordinate(space: Space, path: str, dims: tuple[str, ...], values: np.
             shape=values.shape,
             dtype=str if values.dtype.kind in "OUT" else values.dtype,
             chunks=chunk,
-            compressors=(ZstdCodec(level=ZSTD_LEVEL, checksum=True),),
+            compressors=_CHUNK_CODECS,
             dimension_names=dims,
             config={"write_empty_chunks": True},
             zarr_format=3,
@@ -304,8 +306,12 @@ def read_coordinates(space: Space, group: Any, path: str) -> Iterator[tuple[str,
 
 
 def _check_codecs(metadata: Any, address: str) -> None:
-    kinds = [codec.to_dict()["name"] for codec in metadata.metadata.codecs]
-    if kinds not in (["sharding_indexed"], ["bytes", "zstd"]):
+    codecs = [codec.to_dict() for codec in metadata.metadata.codecs]
+    kinds = [codec["name"] for codec in codecs]
+    if kinds == ["sharding_indexed"]:
+        kinds += [codec["name"] for codec in codecs[0]["configuration"]["codecs"]]
+    if kinds not in (["sharding_indexed", "bytes", "zstd", "crc32c"], ["bytes", "zstd"]):
         raise StoreError(
-            f"{address} has the codecs {kinds}, which this package does not write; open it with zarr instead"
+            f"{address} has the codecs {kinds}, which this version of the package does not "
+            "write; open it with zarr instead"
         )

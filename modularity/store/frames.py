@@ -3,9 +3,10 @@
 Neurons after a ReLU are mostly zero, and the zeros lie in runs: a chunk becomes the bytes of its other values, and a
 sequence (bytes to copy, zeros to repeat) for each run. This is what zstd's format calls raw literals and sequences that
 repeat the last byte; the sequences are entropy-coded with tables made for the share of zeros, so nothing is searched.
-Chunks that do not shrink become raw blocks. Every frame carries the checksum, and any zstd decoder reads it.
+Chunks that do not shrink become raw blocks. Any zstd decoder reads the frames. They carry no checksum of their own: one
+over the stored bytes follows each (`shards.py`), which for sparse chunks is a tenth of the bytes.
 
-Format: RFC 8878 (frames, blocks, literals and sequences sections, finite state entropy); the checksum is XXH64.
+Format: RFC 8878 (frames, blocks, literals and sequences sections, finite state entropy).
 Why our own: a library call for each chunk takes and releases the interpreter's lock, which kept a second thread from
 helping, and it looks for repetitions that activations do not have; `benchmarks/store_reads.py` has the figures.
 """
@@ -16,13 +17,15 @@ import numpy as np
 from numba import njit
 
 from modularity.store.machine_words import BITS, nonzero_bits, store_word, trailing_zeros
-from modularity.store.run_coders import TABLE_LOG, Coding, RunCoders, run_coders
+from modularity.store.run_coders import FAR, N_CODES, SHORT, TABLE_LOG, TABLE_SIZE, RunCoders, run_coders
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _MAX_BLOCK = 2**17
 _FRAME_BYTES = 9
 """Magic number, descriptor and content size before the first block."""
+CHECKSUM_BYTES = 4
+"""Left free after each frame, for the checksum over it."""
 
 
 def encode_frames(
@@ -30,18 +33,20 @@ def encode_frames(
 ) -> int:
     """Write the frames of all chunks of a block, row chunks of one block of units after each other.
 
+    After each frame `CHECKSUM_BYTES` are left as they were.
+
     Parameters
     ----------
     block : array of shape (rows, units), any strides, little-endian, items of 1, 2, 4 or 8 bytes
     chunk : rows and units of a chunk; chunks at the edge are padded with `fill`
     out : uint8, with room for `frames_bound` bytes from `start` on
-    spans : uint64 of shape (row chunks, unit chunks, 2), receives offset and length of each frame
+    spans : uint64 of shape (row chunks, unit chunks, 2), receives offset and length of each frame and its free bytes
     start : offset in `out` of the first frame
     density : share of words that are not zero, to choose the tables by; None leaves the bytes as they are
 
     Returns
     -------
-    end : offset after the last frame
+    end : offset after the last frame and its free bytes
     """
     word = np.dtype(f"u{block.dtype.itemsize}")
     n_bytes = chunk[0] * chunk[1] * word.itemsize
@@ -63,7 +68,7 @@ def encode_frames(
 
 def frames_bound(n_chunks: int, chunk_bytes: int) -> int:
     """Bytes that the frames of some chunks need at most, with what is tried before a chunk is left as it is."""
-    raw = chunk_bytes + _FRAME_BYTES + 4 + 3 * -(-chunk_bytes // _MAX_BLOCK)
+    raw = chunk_bytes + _FRAME_BYTES + CHECKSUM_BYTES + 3 * -(-chunk_bytes // _MAX_BLOCK)
     return n_chunks * raw + 2 * chunk_bytes + 256
 
 
@@ -82,10 +87,7 @@ def _encode(
             if sparse and n_bytes <= _MAX_BLOCK:
                 end = _compressed_block(words, n_bytes, out, position, coders, runs)
             position = end if end >= 0 else _raw_blocks(scratch, n_bytes, out, position)
-            checksum = _xxh64(scratch, n_bytes)
-            for shift in range(0, 32, 8):
-                out[position] = np.uint8((checksum >> np.uint64(shift)) & np.uint64(255))
-                position += 1
+            position += CHECKSUM_BYTES
             spans[row_chunk, unit_chunk, 0] = np.uint64(begin)
             spans[row_chunk, unit_chunk, 1] = np.uint64(position - begin)
     return position
@@ -99,9 +101,13 @@ def _gather(
     rows, units = min(n_rows, shape[0] - row), min(n_units, shape[1] - unit)
     if rows < n_rows or units < n_units:
         words[: n_rows * n_units] = fill
-    for r in range(rows):
-        source = (row + r) * stride + unit
-        _copy(flat[source : source + units], words[r * n_units : r * n_units + units])
+    # Unsigned places and no slices: a slice counts references, which takes longer than to copy a row.
+    source, target, n = np.uint64(row * stride + unit), np.uint64(0), np.uint64(units)
+    for _ in range(rows):
+        for at in range(n):
+            words[target + at] = flat[source + at]
+        source += np.uint64(stride)
+        target += np.uint64(n_units)
 
 
 @njit(cache=True, nogil=True)
@@ -113,8 +119,8 @@ def _copy(source: Array, target: Array) -> None:
 
 @njit(cache=True, nogil=True)
 def _frame_header(out: Array, position: int, n_bytes: int) -> int:
-    # Content size in four bytes, one segment, checksum at the end.
-    for byte in (0x28, 0xB5, 0x2F, 0xFD, 0xA4):
+    # Content size in four bytes, one segment, no checksum.
+    for byte in (0x28, 0xB5, 0x2F, 0xFD, 0xA0):
         out[position] = byte
         position += 1
     for shift in range(0, 32, 8):
@@ -146,7 +152,7 @@ def _raw_blocks(scratch: Array, n_bytes: int, out: Array, position: int) -> int:
 @njit(cache=True, nogil=True)
 def _compressed_block(words: Array, n_bytes: int, out: Array, position: int, coders: RunCoders, runs: Array) -> int:
     """Position after the block, or -1 when it would not be smaller than the content."""
-    header, literal, match = coders
+    header, table = coders
     begin = position
     literals = begin + 6
     end, n_runs = _split_runs(words, n_bytes // words.itemsize, out, literals, runs)
@@ -171,7 +177,7 @@ def _compressed_block(words: Array, n_bytes: int, out: Array, position: int, cod
     for byte in header:
         out[position] = byte
         position += 1
-    position = _write_runs(runs, n_runs, out, position, begin + 2 * n_bytes, literal, match)
+    position = _write_runs(runs, n_runs, out, position, begin + 2 * n_bytes, table)
     size = position - begin - 3
     if size >= n_bytes:
         return -1
@@ -213,46 +219,39 @@ def _write_zeros(n_zeros: int, out: Array, position: int, begin: int, runs: Arra
     return position, n_runs, position if is_run else begin
 
 
-@njit(cache=True, nogil=True)
-def _code_of(length: np.uint64, codes: Array, baselines: Array) -> np.uint64:
-    if length < np.uint64(len(codes)):
-        return np.uint64(codes[length])
-    code = len(baselines) - 1
-    while baselines[code] > length:
-        code -= 1
-    return np.uint64(code)
+_LITERAL, _MATCH = np.uint64(0), np.uint64(TABLE_SIZE)
+"""Where the two kinds of length begin in the table."""
+_STATES, _ONE = np.uint64(2**TABLE_LOG), np.uint64(1)
 
 
 @njit(cache=True, nogil=True)
-def _write_runs(runs: Array, n_runs: int, out: Array, position: int, limit: int, literal: Coding, match: Coding) -> int:
+def _write_runs(runs: Array, n_runs: int, out: Array, position: int, limit: int, table: Array) -> int:
     """The runs from last to first as one bit stream, which a decoder reads backwards.
 
-    Everything is unsigned: an index that may be negative would cost a comparison each time.
+    Everything is unsigned: an index that may be negative would cost a comparison each time. And everything lies in one
+    table: with an array for each, the states would not stay in registers.
     """
-    literal_states, literal_symbols, literal_codes, literal_base, literal_bits = literal
-    match_states, match_symbols, match_codes, match_base, match_bits = match
-    one, half = np.uint64(1), np.uint64(16)
-    stream, n_bits, literal_state, match_state = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
-    for run in range(n_runs - 1, -1, -1):
+    stream, n_bits = np.uint64(0), np.uint64(0)
+    run = np.uint64(n_runs - 1)
+    literal_state = _first_state(table, _LITERAL, _entry(table, _LITERAL, np.uint64(runs[run, 0])))
+    match_state = _first_state(table, _MATCH, _entry(table, _MATCH, np.uint64(runs[run, 1])))
+    for at in range(n_runs):
+        run = np.uint64(n_runs - 1 - at)
         n_literals, n_zeros = np.uint64(runs[run, 0]), np.uint64(runs[run, 1])
-        literal_code = _code_of(n_literals, literal_codes, literal_base)
-        match_code = _code_of(n_zeros, match_codes, match_base)
-        if run == n_runs - 1:
-            match_state = _first_state(match_states, match_symbols, match_code)
-            literal_state = _first_state(literal_states, literal_symbols, literal_code)
-        else:
-            used = (match_state + match_symbols[match_code, 0]) >> half
-            stream |= (match_state & ((one << used) - one)) << n_bits
+        literal, match = _entry(table, _LITERAL, n_literals), _entry(table, _MATCH, n_zeros)
+        if at > 0:
+            used = (_bits_key(match) + match_state) >> np.uint64(16)
+            stream |= (match_state & ((_ONE << used) - _ONE)) << n_bits
             n_bits += used
-            match_state = match_states[(match_state >> used) + match_symbols[match_code, 1]]
-            used = (literal_state + literal_symbols[literal_code, 0]) >> half
-            stream |= (literal_state & ((one << used) - one)) << n_bits
+            match_state = table[_MATCH + (match_state >> used) + _jump(match) - _STATES]
+            used = (_bits_key(literal) + literal_state) >> np.uint64(16)
+            stream |= (literal_state & ((_ONE << used) - _ONE)) << n_bits
             n_bits += used
-            literal_state = literal_states[(literal_state >> used) + literal_symbols[literal_code, 1]]
-        stream |= (n_literals - literal_base[literal_code]) << n_bits
-        n_bits += literal_bits[literal_code]
-        stream |= (n_zeros - match_base[match_code]) << n_bits
-        n_bits += match_bits[match_code]
+            literal_state = table[_LITERAL + (literal_state >> used) + _jump(literal) - _STATES]
+        stream |= (n_literals - _smallest(literal)) << n_bits
+        n_bits += _extra_bits(literal)
+        stream |= (n_zeros - _smallest(match)) << n_bits
+        n_bits += _extra_bits(match)
         store_word(out, position, stream)  # more than is full: the rest is written again
         position += int(np.int64(n_bits >> np.uint64(3)))
         stream >>= n_bits & ~np.uint64(7)
@@ -260,58 +259,45 @@ def _write_runs(runs: Array, n_runs: int, out: Array, position: int, limit: int,
         if position >= limit:
             return position
     for state in (match_state, literal_state):
-        stream |= (state & ((one << np.uint64(TABLE_LOG)) - one)) << n_bits
+        stream |= (state & (_STATES - _ONE)) << n_bits
         n_bits += np.uint64(TABLE_LOG)
-    store_word(out, position, stream | one << n_bits)
+    store_word(out, position, stream | _ONE << n_bits)
     return position + int(np.int64(n_bits >> np.uint64(3))) + 1
 
 
 @njit(cache=True, nogil=True)
-def _first_state(states: Array, symbols: Array, code: np.uint64) -> np.uint64:
-    half = np.uint64(16)
-    used = (symbols[code, 0] + (np.uint64(1) << np.uint64(15))) >> half
-    return states[(((used << half) - symbols[code, 0]) >> used) + symbols[code, 1]]
-
-
-_P1, _P2, _P3 = np.uint64(0x9E3779B185EBCA87), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)
-_P4, _P5 = np.uint64(0x85EBCA77C2B2AE63), np.uint64(0x27D4EB2F165667C5)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _rotated(value: np.uint64, n: int) -> np.uint64:
-    return (value << np.uint64(n)) | (value >> np.uint64(64 - n))
+def _entry(table: Array, kind: np.uint64, length: np.uint64) -> np.uint64:
+    """Entry of the code that a length has."""
+    if length < np.uint64(SHORT):
+        return table[kind + _STATES + length]
+    code = np.uint64(FAR + N_CODES - 1)
+    while table[kind + code] > length:
+        code -= _ONE
+    return table[kind + code + np.uint64(N_CODES)]
 
 
 @njit(cache=True, nogil=True)
-def _xxh64(lanes: Array, n_bytes: int) -> np.uint64:
-    """XXH64 with seed 0 of the first `n_bytes` of an array of uint64."""
-    n_lanes, at = n_bytes // 8, 0
-    if n_bytes >= 32:
-        a, b, c, d = _P1 + _P2, _P2, np.uint64(0), np.uint64(0) - _P1
-        while at + 4 <= n_lanes:
-            a = _rotated(a + lanes[at] * _P2, 31) * _P1
-            b = _rotated(b + lanes[at + 1] * _P2, 31) * _P1
-            c = _rotated(c + lanes[at + 2] * _P2, 31) * _P1
-            d = _rotated(d + lanes[at + 3] * _P2, 31) * _P1
-            at += 4
-        total = _rotated(a, 1) + _rotated(b, 7) + _rotated(c, 12) + _rotated(d, 18)
-        for part in (a, b, c, d):
-            total = (total ^ (_rotated(part * _P2, 31) * _P1)) * _P1 + _P4
-    else:
-        total = _P5
-    total += np.uint64(n_bytes)
-    while at < n_lanes:
-        total = _rotated(total ^ (_rotated(lanes[at] * _P2, 31) * _P1), 27) * _P1 + _P4
-        at += 1
-    rest = n_bytes - 8 * n_lanes
-    tail = lanes[n_lanes] if rest else np.uint64(0)
-    if rest >= 4:
-        total = _rotated(total ^ ((tail & np.uint64(0xFFFFFFFF)) * _P1), 23) * _P2 + _P3
-        tail >>= np.uint64(32)
-        rest -= 4
-    for _ in range(rest):
-        total = _rotated(total ^ ((tail & np.uint64(255)) * _P5), 11) * _P1
-        tail >>= np.uint64(8)
-    total = (total ^ (total >> np.uint64(33))) * _P2
-    total = (total ^ (total >> np.uint64(29))) * _P3
-    return total ^ (total >> np.uint64(32))
+def _first_state(table: Array, kind: np.uint64, entry: np.uint64) -> np.uint64:
+    half, key = np.uint64(16), _bits_key(entry)
+    used = (key + (_ONE << np.uint64(15))) >> half
+    return table[kind + (((used << half) - key) >> used) + _jump(entry) - _STATES]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _bits_key(entry: np.uint64) -> np.uint64:
+    return entry & np.uint64(0xFFFFF)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _jump(entry: np.uint64) -> np.uint64:
+    return (entry >> np.uint64(20)) & np.uint64(0xFFF)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _extra_bits(entry: np.uint64) -> np.uint64:
+    return (entry >> np.uint64(32)) & np.uint64(0xFF)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _smallest(entry: np.uint64) -> np.uint64:
+    return entry >> np.uint64(40)

@@ -14,28 +14,32 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Codes: TypeAlias = tuple[Array, Array, Array]
-"""Code of each short length (uint8); smallest length and number of extra bits of each code (uint64)."""
-Coding: TypeAlias = tuple[Array, Array, Array, Array, Array]
-"""States and symbols of the entropy coder, and the codes, of one kind of length."""
-RunCoders: TypeAlias = tuple[Array, Coding, Coding]
-"""Modes and probabilities as a block holds them (uint8); literal lengths; match lengths."""
+Codes: TypeAlias = tuple[Array, Array]
+"""Smallest length and number of extra bits of each code (int64)."""
+RunCoders: TypeAlias = tuple[Array, Array]
+"""Modes and probabilities as a block holds them (uint8); tables of literal and of match lengths, as one (uint64)."""
 
 TABLE_LOG = 8
 """A coder has 2 to the power of this states."""
+SHORT = 2048
+"""Lengths below this have an entry of their own."""
+N_CODES = 53
+"""Room for the codes of a kind of length."""
+FAR = 2**TABLE_LOG + SHORT
+"""Where the smallest length of each code begins in a table, and after it the entry of each code."""
+TABLE_SIZE = FAR + 2 * N_CODES
+"""Values in the table of one kind of length, the states first."""
 _DENSITIES = (0.4, 0.25, 0.15, 0.08, 0.04, 0.02, 0.01)
 """Shares of non-zero values for which there are tables; a shard takes the nearest."""
 
 
 def _code_table(direct: int, first: int, extra_bits: tuple[int, ...]) -> Codes:
-    """Code of each length up to 2,047; smallest length and number of extra bits of each code.
+    """Smallest length and number of extra bits of each code.
 
     The first `direct` codes, from length `first` on, stand for one length each.
     """
     bits = np.array([0] * direct + list(extra_bits), dtype=np.int64)
-    lengths = first + np.concatenate([[0], np.cumsum(2 ** bits[:-1])])
-    codes = np.maximum(np.searchsorted(lengths, np.arange(2048), side="right") - 1, 0)
-    return codes.astype(np.uint8), lengths.astype(np.uint64), bits.astype(np.uint64)
+    return first + np.concatenate([[0], np.cumsum(2 ** bits[:-1])]), bits
 
 
 _LITERAL_CODES = _code_table(16, 0, (1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16))
@@ -51,16 +55,28 @@ def run_coders(density: float, word_bytes: int) -> RunCoders:
 def _coders(density: float, word_bytes: int) -> RunCoders:
     runs = np.arange(1, 4000)
     # As if values were zero independently: run lengths are geometric. A zero byte of each run is a literal.
-    literal = _distribution(runs * word_bytes + 1, density ** (runs - 1) * (1 - density), _LITERAL_CODES[1])
-    match = _distribution(runs * word_bytes - 1, (1 - density) ** (runs - 1) * density, _MATCH_CODES[1])
+    literal = _distribution(runs * word_bytes + 1, density ** (runs - 1) * (1 - density), _LITERAL_CODES[0])
+    match = _distribution(runs * word_bytes - 1, (1 - density) ** (runs - 1) * density, _MATCH_CODES[0])
     # Modes: tables for both lengths; every offset is the same code (0: the last offset again, which starts as 1).
     modes = 2 << 6 | 1 << 4 | 2 << 2
     header = bytes([modes]) + _described(literal) + bytes([0]) + _described(match)
-    return (
-        np.frombuffer(header, np.uint8),
-        (*_transitions(literal), *_LITERAL_CODES),
-        (*_transitions(match), *_MATCH_CODES),
-    )
+    table = np.concatenate([_table(literal, _LITERAL_CODES), _table(match, _MATCH_CODES)])
+    return np.frombuffer(header, np.uint8), table
+
+
+def _table(counts: Array, codes: Codes) -> Array:
+    """One kind of length: states, entries of short lengths, then smallest length and entry of each code.
+
+    An entry holds what the coder needs of a code, from the lowest bit on: `deltaNbBits` of the reference implementation
+    (20 bits), its `deltaFindState` plus the number of states (12), the number of extra bits (8), the smallest length.
+    """
+    states, symbols = _transitions(counts)
+    lengths, extra_bits = codes
+    entries = symbols[:, 0] | (symbols[:, 1] + 2**TABLE_LOG) << 20 | extra_bits << 32 | lengths << 40
+    code = np.maximum(np.searchsorted(lengths, np.arange(SHORT), side="right") - 1, 0)
+    unused = np.zeros(N_CODES - len(lengths), dtype=np.int64)
+    parts = states, entries[code], lengths, unused + 2**62, entries, unused
+    return np.concatenate(parts).astype(np.uint64)
 
 
 def _distribution(lengths: Array, weights: Array, baselines: Array) -> Array:
@@ -76,7 +92,7 @@ def _distribution(lengths: Array, weights: Array, baselines: Array) -> Array:
 def _transitions(counts: Array) -> tuple[Array, Array]:
     """Next states, and of each symbol `deltaNbBits` and `deltaFindState` of the reference implementation.
 
-    Both arrays are uint64; the second column of the symbols may be negative, as a sum modulo 2 to the power of 64.
+    Both arrays are int64.
     """
     size = 2**TABLE_LOG
     spread = np.empty(size, dtype=np.int64)
@@ -91,7 +107,7 @@ def _transitions(counts: Array) -> tuple[Array, Array]:
     for symbol, count in enumerate(map(int, counts)):
         most_bits = TABLE_LOG - ((count - 1).bit_length() - 1 if count > 1 else 0)
         symbols[symbol] = (most_bits << 16) - (count << most_bits), first[symbol] - count
-    return states.astype(np.uint64), symbols.astype(np.uint64)
+    return states, symbols
 
 
 def _described(counts: Array) -> bytes:

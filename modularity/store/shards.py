@@ -1,11 +1,12 @@
 """One Zarr shard or chunk as bytes: a compact encoder and decoder of the codecs that this package writes.
 
-Format: Zarr v3 `sharding_indexed` with inner codecs `bytes` (little endian) and `zstd` (with checksum), and an index at
-the end with codecs `bytes` and `crc32c`; unsharded chunks are `bytes` and `zstd`. Any Zarr v3 reader opens it.
+Format: Zarr v3 `sharding_indexed` with inner codecs `bytes` (little endian), `zstd` and `crc32c`, and an index at the
+end with codecs `bytes` and `crc32c`; unsharded chunks are `bytes` and `zstd` with its checksum. Any Zarr v3 reader
+opens it.
 
 A shard is compressed when most of its values are zero (`frames.py`). Neurons after a ReLU are, and shrink to about a
 tenth. Dense floats would shrink by a few hundredths at a fifth of the speed, so their frames hold the bytes as they
-are, with the checksum.
+are.
 
 Why our own: zarr 3.1.6 reads a shard before it writes it, fetches inner chunks one by one, and returns the fill value
 where an object is missing; `benchmarks/store_reads.py` holds the figures. Inside a shard the chunks lie with the first
@@ -27,6 +28,8 @@ SPARSE_SHARE = 0.7
 """Share of zeros from which a shard is compressed."""
 _SAMPLED_VALUES = 2**16
 _ABSENT = 2**64 - 1
+_CHECKSUM = struct.Struct("<I")
+"""A CRC-32C, after the bytes it is of."""
 
 Index = tuple[int, ...]
 Box = tuple[tuple[int, int], ...]
@@ -92,6 +95,7 @@ def encode_shard(block: np.ndarray, chunk: Index, shard: Index, fill: object) ->
             spans = np.empty((grid[0], math.prod(grid[2:]), 2), dtype=np.uint64)
             size = chunk[0], math.prod(chunk[2:])
             end = encode_frames(plane, size, fill, out, spans, end, density=density)
+            _add_checksums(out, spans)
             index[: grid[0], layer][tuple(slice(n) for n in (grid[0], *grid[2:]))] = spans.reshape(
                 grid[0], *grid[2:], 2
             )
@@ -101,9 +105,10 @@ def encode_shard(block: np.ndarray, chunk: Index, shard: Index, fill: object) ->
             part = block[tuple(slice(p * n, (p + 1) * n) for p, n in zip(place, chunk))]
             values = _padded(part, chunk, fill).reshape(1, -1)
             end = encode_frames(values, values.shape, fill, out, spans, end, density=density)
+            _add_checksums(out, spans)
             index[place] = spans[0, 0]
     tail = index.tobytes()
-    tail += struct.pack("<I", google_crc32c.value(tail))
+    tail += _CHECKSUM.pack(google_crc32c.value(tail))
     out[end : end + len(tail)] = np.frombuffer(tail, dtype=np.uint8)
     return out[: end + len(tail)].data
 
@@ -118,8 +123,8 @@ def decode_index(tail: bytes | memoryview, chunk: Index, shard: Index) -> np.nda
     length = index_length(chunk, shard)
     if len(tail) != length:
         raise DamagedBytesError(f"the shard is cut short: its index needs {length} bytes, {len(tail)} are there")
-    body = bytes(tail[:-4])
-    if struct.unpack("<I", tail[-4:])[0] != google_crc32c.value(body):
+    body = bytes(tail[: -_CHECKSUM.size])
+    if _CHECKSUM.unpack(tail[-_CHECKSUM.size :])[0] != google_crc32c.value(body):
         raise DamagedBytesError("the checksum of the shard index does not match")
     return np.frombuffer(body, dtype="<u8").reshape(*(size // step for size, step in zip(shard, chunk)), 2)
 
@@ -137,7 +142,7 @@ def read_shard_box(read_range: ReadRange, index: np.ndarray, box: Box, chunk: In
         start = run[0][0]
         data = read_range(start, run[-1][0] + run[-1][1])
         for offset, length, place in run:
-            values = decode_chunk(data[offset - start : offset - start + length], chunk, out.dtype)
+            values = decode_chunk(_checked(data[offset - start : offset - start + length]), chunk, out.dtype)
             copy_overlap(values, tuple(p * n for p, n in zip(place, chunk)), out, tuple(lo for lo, _ in box))
 
 
@@ -149,6 +154,20 @@ def copy_overlap(values: np.ndarray, values_start: Index, out: np.ndarray, out_s
         source.append(slice(lo - v0, hi - v0))
         target.append(slice(lo - o0, hi - o0))
     out[tuple(target)] = values[tuple(source)]
+
+
+def _add_checksums(out: np.ndarray, spans: np.ndarray) -> None:
+    for start, length in spans.reshape(-1, 2).tolist():
+        end = start + length - _CHECKSUM.size
+        _CHECKSUM.pack_into(out.data, end, google_crc32c.value(out[start:end]))
+
+
+def _checked(data: memoryview) -> memoryview:
+    """The bytes before the checksum, which must be that of them."""
+    content, tail = data[: -_CHECKSUM.size], data[-_CHECKSUM.size :]
+    if len(data) < _CHECKSUM.size or _CHECKSUM.unpack(tail)[0] != google_crc32c.value(np.frombuffer(content, np.uint8)):
+        raise DamagedBytesError(f"the checksum of a chunk of {len(data)} bytes does not match")
+    return content
 
 
 def _contiguous(spans: Sequence[tuple[int, int, Index]]) -> Iterator[list[tuple[int, int, Index]]]:

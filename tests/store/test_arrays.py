@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import zarr
 from store_demo import NEURONS, manifest, row_coordinates, site_shape
+from zarr.codecs import ZstdCodec
 
 from modularity.errors import StoreError
 from modularity.store import Run, Space
@@ -65,7 +66,9 @@ def test_array_of_another_writer_is_refused(tmp_path):
     group = zarr.create_group(tmp_path)
     group.create_array("a", shape=(4,), dtype="float32", compressors=None)
     space = Space(tmp_path)
-    with pytest.raises(StoreError, match=r"/a has the codecs \['bytes'\], which this package does not write"):
+    with pytest.raises(
+        StoreError, match=r"/a has the codecs \['bytes'\], which this version of the package does not write"
+    ):
         open_array(space, Ledger(space), group, "", "a")
 
 
@@ -79,3 +82,12 @@ def test_parallel_map_keeps_order_and_raises():
     assert parallel_map(lambda n: n * n, [1, 2, 3], 2) == [1, 4, 9]
     with pytest.raises(ZeroDivisionError):
         parallel_map(lambda n: 1 / n, [1, 0], 2)
+
+
+def test_shards_without_the_checksum_over_stored_bytes_are_refused(tmp_path):
+    group = zarr.create_group(tmp_path)
+    group.create_array(
+        "a", shape=(4,), chunks=(2,), shards=(4,), dtype="float32", compressors=(ZstdCodec(checksum=True),)
+    )
+    with pytest.raises(StoreError, match=r"\['sharding_indexed', 'bytes', 'zstd'\].*open it with zarr instead"):
+        open_array(Space(tmp_path), Ledger(Space(tmp_path)), group, "", "a")

@@ -1,19 +1,31 @@
 import numpy as np
 import pytest
 
-from modularity.store.run_coders import TABLE_LOG, run_coders
+from modularity.store.run_coders import FAR, N_CODES, SHORT, TABLE_LOG, TABLE_SIZE, run_coders
+
+STATES = 2**TABLE_LOG
+
+
+def fields(entries):
+    """Bits of the entropy code (times 2**16, less), extra bits and smallest length of entries."""
+    return entries & 0xFFFFF, entries >> 32 & 0xFF, entries >> 40
 
 
 @pytest.mark.parametrize("density", [0.0, 1e-6, 0.05, 0.3, 1.0])
 @pytest.mark.parametrize("word_bytes", [1, 2, 4, 8])
 def test_every_length_has_a_code_whose_extra_bits_reach_it(density, word_bytes):
-    _, *kinds = run_coders(density, word_bytes)
-    for (states, symbols, codes, smallest, bits), shortest in zip(kinds, (0, 3)):
-        assert sorted(states) == list(range(2**TABLE_LOG, 2 ** (TABLE_LOG + 1)))
-        assert len(symbols) == len(smallest) == len(bits)
-        for length in range(shortest, len(codes)):
-            code = codes[length]
-            assert 0 <= length - int(smallest[code]) < 2 ** int(bits[code])
+    _, both = run_coders(density, word_bytes)
+    for table, shortest, n_codes in zip(both.astype(np.int64).reshape(2, TABLE_SIZE), (0, 3), (36, 53)):
+        assert sorted(table[:STATES]) == list(range(STATES, 2 * STATES))
+        _, extra_bits, smallest = fields(table[STATES : STATES + SHORT])
+        beyond = np.arange(SHORT) - smallest
+        assert (beyond[shortest:] >= 0).all()
+        assert (beyond < 2**extra_bits).all()
+        first, entries = table[FAR : FAR + N_CODES][:n_codes], table[FAR + N_CODES :][:n_codes]
+        _, extra_bits, smallest = fields(entries)
+        np.testing.assert_array_equal(first, smallest)
+        np.testing.assert_array_equal(smallest[1:], smallest[:-1] + 2 ** extra_bits[:-1])
+        assert smallest[-1] + 2 ** extra_bits[-1] > 2**16
 
 
 def test_a_shard_takes_the_tables_of_the_nearest_density():
@@ -22,7 +34,7 @@ def test_a_shard_takes_the_tables_of_the_nearest_density():
 
 
 def test_likely_run_lengths_cost_fewer_bits():
-    _, _, (_, symbols, codes, _, _) = run_coders(0.04, 4)
-    # The first column holds the largest number of bits of the code in its upper half.
-    bits = (symbols[:, 0] + np.uint64(1 << 16)) >> np.uint64(16)
-    assert bits[codes[4 * 10 - 1]] < bits[codes[4 * 500 - 1]]
+    _, both = run_coders(0.04, 4)
+    most, _, _ = fields(both.astype(np.int64)[TABLE_SIZE + STATES :])
+    bits = (most + (1 << 16)) >> 16
+    assert bits[4 * 10 - 1] < bits[4 * 500 - 1]

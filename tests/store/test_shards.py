@@ -4,7 +4,7 @@ import zarr
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from modularity.store.shards import (
     DamagedBytesError,
@@ -48,7 +48,7 @@ def test_zarr_reads_what_we_write_and_we_read_what_zarr_writes(tmp_path):
     values = np.random.default_rng(0).standard_normal((10, 1, 8)).astype(np.float32)
     array = zarr.create_array(
         tmp_path / "a", shape=(10, 1, 8), chunks=CHUNK, shards=SHARD, dtype="float32", fill_value=np.nan,
-        compressors=(ZstdCodec(level=1, checksum=True),), filters=None, config={"write_empty_chunks": True},
+        compressors=(ZstdCodec(level=1), Crc32cCodec()), filters=None, config={"write_empty_chunks": True},
     )  # fmt: skip
     array[...] = values
     path = tmp_path / "a/c/0/0/0"
@@ -86,6 +86,23 @@ def test_a_flipped_bit_is_found_or_harmless():
     assert found > 190
 
 
+def test_a_flipped_bit_in_stored_bytes_of_a_chunk_does_not_pass_its_checksum():
+    data = bytearray(encode_shard(np.random.default_rng(0).standard_normal(SHARD).astype(np.float32), CHUNK, SHARD, 0))
+    data[40] ^= 1
+    with pytest.raises(DamagedBytesError, match=r"the checksum of a chunk of \d+ bytes does not match"):
+        read_box(bytes(data), tuple((0, n) for n in SHARD), SHARD)
+    index = np.zeros((3, 1, 3, 2), np.uint64)
+    index[..., 1] = 2
+    with pytest.raises(DamagedBytesError, match="the checksum of a chunk of 2 bytes does not match"):
+        read_shard_box(
+            lambda start, stop: memoryview(b"ab")[start:stop],
+            index,
+            ((0, 1), (0, 1), (0, 1)),
+            CHUNK,
+            np.zeros((1, 1, 1)),
+        )
+
+
 def test_messages_of_damage():
     data = encode_shard(np.zeros(SHARD, np.float32), CHUNK, SHARD, np.nan)
     with pytest.raises(DamagedBytesError, match="the shard is cut short: its index needs 148 bytes, 20 are there"):
@@ -113,7 +130,7 @@ def test_sparse_shards_shrink_and_dense_ones_are_stored_as_they_are(tmp_path, sh
     assert smallest <= len(data) / values.nbytes <= largest
     array = zarr.create_array(
         tmp_path / "a", shape=shard, chunks=chunk, shards=shard, dtype="float32", fill_value=np.nan,
-        compressors=(ZstdCodec(level=1, checksum=True),), filters=None,
+        compressors=(ZstdCodec(level=1), Crc32cCodec()), filters=None,
     )  # fmt: skip
     array[...] = values
     (tmp_path / "a/c/0/0/0").write_bytes(data)
