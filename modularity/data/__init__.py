@@ -2,6 +2,15 @@
 
 from modularity.data.batches import example_batch, row_ranges, token_batches
 from modularity.data.corpora import HalvedTextsConfig, load_halved_texts
+from modularity.data.corpus_index import CorpusIndex, StreamConfig, index_corpus
+from modularity.data.corpus_stream import (
+    StreamCounts,
+    TokenEstimate,
+    estimate_tokens,
+    reading_bytes,
+    stream_batches,
+    stream_tables,
+)
 from modularity.data.cut_texts import TEXTS, Control, CutTexts, control_texts, cut_texts
 from modularity.data.files import sample_names
 from modularity.data.function_part import Columns, Contrast, FunctionPart, SourceHalves, TriplesConfig
@@ -26,6 +35,7 @@ __all__ = [
     "Columns",
     "Contrast",
     "Control",
+    "CorpusIndex",
     "CutTexts",
     "Example",
     "FunctionConfig",
@@ -44,8 +54,11 @@ __all__ = [
     "SourceHalves",
     "SourceText",
     "Statement",
+    "StreamConfig",
+    "StreamCounts",
     "TextsConfig",
     "TokenBatch",
+    "TokenEstimate",
     "TokenTable",
     "Tokenizer",
     "Triple",
@@ -53,8 +66,10 @@ __all__ = [
     "control_texts",
     "cut_texts",
     "declared_function",
+    "estimate_tokens",
     "example_batch",
     "glue_function",
+    "index_corpus",
     "inference_function",
     "keeps_rule",
     "load_functions",
@@ -63,12 +78,15 @@ __all__ = [
     "load_texts",
     "planted_functions",
     "planted_label_words",
+    "reading_bytes",
     "row_ranges",
     "sample_functions",
     "sample_names",
     "sentences",
     "series_path",
     "statements_from_triples",
+    "stream_batches",
+    "stream_tables",
     "token_batches",
     "tokenise",
     "write_planted_functions",

@@ -121,8 +121,9 @@ class EmergentModularityConfig(Config):
     """Kind of job; `modularity run FILE` reads it."""
     model: ModelConfig
     """The checkpoint."""
-    functions: tuple[Annotated[FunctionConfig, BeforeValidator(declared_function)], ...] = Field(min_length=1)
-    """The functions, each a set of binary sub-functions; an entry `glue: FOLDER` stands for the tasks of GLUE."""
+    functions: tuple[Annotated[FunctionConfig, BeforeValidator(declared_function)], ...] = ()
+    """The functions, each a set of binary sub-functions; an entry `glue: FOLDER` stands for the tasks of GLUE. At least
+    one, or a corpus in `reductions.corpora`."""
     variant: Variant = "corrected"
     """`corrected`: neurons are chosen on one half of the examples and reported on the other, all tests are corrected;
     `paper`: all examples for both, and the paper's threshold for functional experts."""
@@ -150,10 +151,17 @@ class EmergentModularityConfig(Config):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         problems = []
-        names = [function.name for function in self.functions]
+        names = [*(function.name for function in self.functions), *(each.name for each in self.reductions.corpora)]
+        if not names:
+            problems.append("functions=[]: expected at least one function, or a corpus in reductions.corpora")
+        elif self.analyses and not self.functions:
+            problems.append(
+                f"analyses={list(self.analyses)} need functions, and there are corpora only; set analyses=[]"
+            )
         twice = sorted({name for name in names if names.count(name) > 1})
+        what = "functions or corpora" if self.reductions.corpora else "functions"
         if twice:
-            problems.append(f"functions named twice: {', '.join(twice)}; give each its own name")
+            problems.append(f"{what} named twice: {', '.join(twice)}; give each its own name")
         if "partition" in names:
             problems.append("a function is named 'partition', the name of the result with the experts; rename it")
         if self.model.device_map is not None and self.runtime.executor == "ray" and not self.runtime.gpus_per_worker:
@@ -194,6 +202,11 @@ class EmergentModularityConfig(Config):
         if not self.reductions.store_rows and self.analyses:
             problems.append(
                 f"analyses={list(self.analyses)} need stored rows, and reductions.store_rows is false; set analyses=[]"
+            )
+        if self.reductions.corpora and not self.reductions.of_corpora().kinds:
+            problems.append(
+                f"reductions.corpora have no labels, and reductions.kinds={list(self.reductions.kinds)}; name a kind "
+                "besides per_label"
             )
         if self.reductions.kinds and not any(site.endswith("ffn.neurons") for site in self.capture.sites):
             problems.append(f"capture.sites={list(self.capture.sites)} lacks ffn.neurons, of which reductions are made")

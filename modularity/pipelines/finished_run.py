@@ -13,6 +13,7 @@ from modularity.models import HeadModel, MatmulMode, ModelConfig, apply_matmul_m
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.perturbation_tasks import TaskName
 from modularity.pipelines.prepare import UNLIMITED_MODEL_TOKENS, PreparedJob, prepare
+from modularity.pipelines.reductions_config import ReductionsConfig
 from modularity.pipelines.verification import RELATIVE_TOLERANCE, row_difference
 from modularity.store import Run, open_run
 
@@ -69,7 +70,8 @@ def source_job(
     """
     wanted = {each.function for each in names}
     functions = [function.as_json() for function in declared.functions if function.name in wanted]
-    job = prepare(declared.replace(functions=functions, model=(model or declared.model).as_json()))
+    changes = {"functions": functions, "model": (model or declared.model).as_json()}
+    job = prepare(declared.replace(**changes, reductions=ReductionsConfig().as_json()))  # corpora are not read again
     recorded = source.manifest.identity["data"]
     problems = [
         f"the data or tokenizer of function {name!r} are not those of the run: fingerprint {found}, recorded is "

@@ -59,9 +59,9 @@ def worker_memory(job: "PreparedJob", *, on_gpu: bool, library_bytes: int) -> Wo
         job.description,
         job.shapes,
         storage_dtype=config.capture.dtype,
-        n_rows_per_item=max(job.rows_per_shard.values()) + max(overhang(table) for table in tables),
+        n_rows_per_item=max(job.rows_per_shard.values(), default=0) + max(map(overhang, tables), default=0),
         tokens_per_batch=config.capture.tokens_per_batch,
-        longest_tokens=max(int(table.lengths_E.max()) for table in tables),
+        longest_tokens=job.longest_tokens(),
         n_buffers=config.capture.pending_items(on_gpu=on_gpu, is_local=True) + 1,
         on_device=on_gpu,
     )
@@ -124,7 +124,9 @@ def _writing_bytes(job: "PreparedJob") -> int:
     """Shards of one layer that are encoded at one time, one in each thread, raw and compressed."""
     n_threads = int(job.config.runtime.cpus_per_worker or available_cpus())
     shards = max(len(shape.layers) for shape in job.shapes.values())
-    shard_bytes = max(job.rows_per_shard.values()) * row_values(job) * STORED_SIZE[job.config.capture.dtype] // shards
+    shard_bytes = (
+        max(job.rows_per_shard.values(), default=0) * row_values(job) * STORED_SIZE[job.config.capture.dtype] // shards
+    )
     return 2 * min(max(1, n_threads), shards) * shard_bytes
 
 

@@ -34,8 +34,9 @@ from modularity.models import (
     load_model,
 )
 from modularity.pipelines.config import ACTIVITY_METHODS, ExpertsConfig, PartitionMethod
+from modularity.pipelines.corpus_reductions import PreparedCorpus
 from modularity.pipelines.native_experts import count_routing
-from modularity.pipelines.reduction_step import reduce_part
+from modularity.pipelines.reduction_step import corpus_part, function_part, reduce_part
 from modularity.pipelines.reductions_config import ReductionsConfig
 from modularity.store import ArrayWrite, Run, open_run
 from modularity.types import PARTITION, Site, StackName, WorkItem
@@ -61,6 +62,7 @@ class ModelWorkerFactory:
     reductions: ReductionsConfig = field(default_factory=ReductionsConfig)
     label_vectors: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     """Labels of each function, of both halves; for reductions by label."""
+    corpora: Mapping[str, PreparedCorpus] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self) -> "ModelWorker":
         """Load the model."""
@@ -160,10 +162,15 @@ class ModelWorker:
     def _reduce(self, item: WorkItem) -> dict[str, Any]:
         """Statistics over the tokens of a range of examples."""
         spec, function = self._spec, item.text("function")
-        labels_XE = spec.label_vectors[function]
-        return reduce_part(
-            self._opened_run(), item, self._model, spec.tables[function], labels_XE, spec.reductions, spec.capture
-        )
+        batching = {"tokens_per_batch": spec.capture.tokens_per_batch, "pad_id": self._model.pad_id}
+        config = spec.reductions
+        if function in spec.corpora:
+            config = config.of_corpora()
+            tokens = corpus_part(item, spec.corpora[function], self._model.tokenizer, config, **batching)
+        else:
+            table, labels_XE = spec.tables[function], spec.label_vectors[function]
+            tokens = function_part(item, table, labels_XE, config, **batching)
+        return reduce_part(self._opened_run(), item, self._model, tokens, config, spec.capture)
 
     def _partition(self, item: WorkItem) -> dict[str, Any]:
         """Experts of the neurons of one layer, by every method of the config that needs weights alone."""
