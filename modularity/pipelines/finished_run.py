@@ -16,6 +16,7 @@ from modularity.pipelines.prepare import UNLIMITED_MODEL_TOKENS, PreparedJob, pr
 from modularity.pipelines.reductions_config import ReductionsConfig
 from modularity.pipelines.verification import RELATIVE_TOLERANCE, row_difference
 from modularity.store import Run, open_run
+from modularity.types import Site, StackName
 
 N_CHECKED_ROWS = 2
 Result = TypeVar("Result")
@@ -34,6 +35,14 @@ def finished_run(uri: str) -> Run:
             "emergent_modularity"
         )
     return run
+
+
+def analysed_ffn(run: Run, default_stack: StackName = "encoder") -> Site:
+    """The site `ffn.neurons` that a finished run has analysed; InputError where it analysed other neurons."""
+    site = Site.parse(str(run.manifest.notes["analysed"]), default_stack)
+    if site.name != "ffn.neurons":
+        raise InputError(f"source: {run.uri} has analysed {site}; give a run with analysed=ffn.neurons")
+    return site
 
 
 def ranking_problems(run: Run) -> list[str]:

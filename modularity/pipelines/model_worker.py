@@ -39,7 +39,7 @@ from modularity.pipelines.native_experts import count_routing
 from modularity.pipelines.reduction_step import corpus_part, function_part, reduce_part
 from modularity.pipelines.reductions_config import ReductionsConfig
 from modularity.store import ArrayWrite, Run, open_run
-from modularity.types import PARTITION, Site, StackName, WorkItem
+from modularity.types import PARTITION, Site, WorkItem
 
 N_NAMED = 5
 """Examples that an error about values names."""
@@ -175,9 +175,10 @@ class ModelWorker:
     def _partition(self, item: WorkItem) -> dict[str, Any]:
         """Experts of the neurons of one layer, by every method of the config that needs weights alone."""
         run, config = self._opened_run(), self._spec.experts
-        stack: StackName = item.text("stack")  # type: ignore[assignment]  # made from a Site
-        layer = item.integer("layer")
-        rows_FD = normalise_rows(self._model.sites.ffn_input_weights(stack, layer))
+        sites, layer = self._model.sites, item.integer("layer")
+        site = Site.parse(item.text("site"), sites.stacks[0])
+        weights = sites.ffn_input_weights if site.name == "ffn.neurons" else sites.shared_input_weights
+        rows_FD = normalise_rows(weights(site.stack, layer))
         width = run.results(PARTITION, partial=True).sizes["neuron"]
         layers = run.results(PARTITION, partial=True)["layer"].values.tolist()
         writes: list[ArrayWrite] = []
@@ -185,7 +186,7 @@ class ModelWorker:
             if method in ACTIVITY_METHODS:
                 continue
             if method == "native":
-                labels_F = self._model.sites.native_partition(stack, layer)
+                labels_F = sites.native_partition(site.stack, layer)
             else:
                 labels_F = partition_neurons(rows_FD, method, config, layer=layer)
             labels_MLF = np.full((1, 1, width), -1, np.int32)

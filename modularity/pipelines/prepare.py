@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from modularity.capture import CaptureConfig, rows_per_item
 from modularity.data import FunctionData, TokenTable, load_functions, row_ranges, tokenise
 from modularity.errors import InputError, ModelError
 from modularity.models import ModelDescription, describe_model, load_tokenizer, uses_gpu
-from modularity.pipelines.config import ACTIVITY_METHODS, EmergentModularityConfig
+from modularity.pipelines.config import ACTIVITY_METHODS, AnalysedSite, EmergentModularityConfig
 from modularity.pipelines.corpus_reductions import PreparedCorpus, prepare_corpora
 from modularity.pipelines.expert_problems import expert_problems, fraction_problems
 from modularity.pipelines.layout import listed_neurons, partition_bytes, predictivity_bytes
@@ -62,8 +62,8 @@ class PreparedJob:
 
     @property
     def analysed(self) -> SiteShape | None:
-        """Shape of the site that the analyses use: the first `ffn.neurons` among the captured ones."""
-        return _analysed(self.shapes)
+        """Shape of the site that the analyses use: the first of its name among the captured ones."""
+        return _analysed(self.config, self.shapes)
 
     def function(self, name: str) -> FunctionData:
         """The function of this name."""
@@ -109,7 +109,7 @@ class PreparedJob:
         shape = self.analysed
         if shape is None or "experts" not in self.config.analyses:
             return []
-        return [WorkItem.of("partition", stack=shape.site.stack, layer=layer) for layer in shape.layers]
+        return [WorkItem.of("partition", site=str(shape.site), layer=layer) for layer in shape.layers]
 
     def predictivity_items(self) -> list[WorkItem]:
         """Blocks of neurons of one layer, for each function."""
@@ -166,12 +166,12 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
     tokenizer = _attempt(lambda: load_tokenizer(config.model), problems) if description is not None else None
     if shapes is not None:
         problems += [
-            *expert_problems(config, _analysed(shapes)),
-            *fraction_problems(config, _analysed(shapes)),
+            *expert_problems(config, _analysed(config, shapes)),
+            *fraction_problems(config, _analysed(config, shapes)),
         ]
         if description is not None:
-            problems += native_problems(config, _analysed(shapes), description)
-            problems += reduction_problems(config.reductions, _analysed(shapes), description, functions or ())
+            problems += native_problems(config, _analysed(config, shapes), description)
+            problems += reduction_problems(config.reductions, _analysed(config, shapes), description, functions or ())
     tables: dict[str, TokenTable] = {}
     corpora: tuple[PreparedCorpus, ...] | None = ()
     if functions is not None and tokenizer is not None and description is not None:
@@ -232,10 +232,15 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
 
 def _site_notes(job: PreparedJob) -> list[str]:
     """Which of several neuron sites is analysed."""
-    others = [str(site) for site in job.shapes if site.name == "ffn.neurons"][1:]
-    if not others or job.analysed is None or not job.config.analyses:
+    if job.analysed is None or not job.config.analyses:
         return []
-    return [f"{job.analysed.site} is analysed; {', '.join(others)} is only captured"]
+    analysed = job.analysed.site
+    others = [str(site) for site in job.shapes if site.name in get_args(AnalysedSite) and site != analysed]
+    if not others:
+        return []
+    shared = [site for site in others if site.endswith("shared_expert.neurons")]
+    remedy = "; another run with --reuse and analysed=shared_expert.neurons ranks the shared expert" if shared else ""
+    return [f"{analysed} is analysed; {', '.join(others)} is only captured{remedy}"]
 
 
 def _attempt(action: Callable[[], Result], problems: list[str]) -> Result | None:
@@ -283,8 +288,8 @@ def _listed(layers: Sequence[int]) -> str:
     return f"{layers[0]}..{layers[-1]}" if whole else ", ".join(map(str, layers))
 
 
-def _analysed(shapes: Mapping[Site, SiteShape]) -> SiteShape | None:
-    return next((shape for site, shape in shapes.items() if site.name == "ffn.neurons"), None)
+def _analysed(config: EmergentModularityConfig, shapes: Mapping[Site, SiteShape]) -> SiteShape | None:
+    return next((shape for site, shape in shapes.items() if site.name == config.analysed), None)
 
 
 def _activation_bytes(job: PreparedJob) -> int:

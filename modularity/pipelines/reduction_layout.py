@@ -220,7 +220,8 @@ def reduction_problems(
     if shape is None or not config.kinds:
         return []
     problems = []
-    routed = [layer for layer in shape.layers if layer in description.native_experts[shape.site.stack]]
+    experts = description.native_experts[shape.site.stack] if shape.site.name == "ffn.neurons" else ()
+    routed = [layer for layer in shape.layers if layer in experts]
     if "co_activation" in config.kinds and routed:
         problems.append(
             f"reductions.kinds has 'co_activation', but the layers {routed} of {shape.site} have experts, whose "
