@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from modularity.config import Config
-from modularity.data.files import SourceFile, files_below
+from modularity.data.files import SourceFile, files_below, id_prefixes
 from modularity.data.problems import Problems
 from modularity.data.readers import format_of_ending
 from modularity.errors import InputError
@@ -122,9 +122,22 @@ class CorpusIndex:
 
     def place(self, row: int) -> str:
         """`file:line` of a row; `file:row 3` in Parquet files (counted from 1)."""
-        each = self.files[bisect_right([file.first_row for file in self.files], row) - 1]
-        number = row - each.first_row + 1
-        return f"{each.file.place}:{f'row {number}' if each.format == 'parquet' else number}"
+        file, line = self._line(row)
+        return f"{file.file.place}:{line}"
+
+    def id(self, row: int) -> str:
+        """The same without what depends on the place of the files: the name of an example."""
+        file, line = self._line(row)
+        return f"{self._prefixes[file.file.place]}:{line}"
+
+    @cached_property
+    def _prefixes(self) -> dict[str, str]:
+        return id_prefixes([each.file.place for each in self.files])
+
+    def _line(self, row: int) -> tuple[CorpusFile, str]:
+        file = self.files[bisect_right(self.files, row, key=lambda each: each.first_row) - 1]
+        number = row - file.first_row + 1
+        return file, f"row {number}" if file.format == "parquet" else str(number)
 
 
 def index_corpus(config: StreamConfig, *, range_bytes: int | None = None) -> CorpusIndex:

@@ -1,7 +1,7 @@
 """Find and open the files of a source: local paths, globs, fsspec URIs and the samples that ship with the package."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -141,6 +141,14 @@ def files_below(name: str, half: Half | None = None) -> list[SourceFile]:
     if not found:
         raise InputError(f"folder {name!r} holds no files; expected at least one")
     return found
+
+
+def id_prefixes(places: Sequence[str]) -> dict[str, str]:
+    """Short names of the files for default ids, so that ids do not depend on where the data lie."""
+    short = [os.path.basename(place) for place in places]
+    if len(set(short)) == len(set(places)):
+        return dict(zip(places, short))
+    return {place: f"{number}/{name}" for number, (place, name) in enumerate(zip(places, short))}
 
 
 def _not_opened(name: str, error: Exception) -> str:

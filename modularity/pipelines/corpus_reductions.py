@@ -154,12 +154,12 @@ def write_contexts(
     wanted = np.unique(np.concatenate(listed))
     wanted = wanted[(wanted >= first) & (wanted < last)]
     if tokenizer is None:
-        add(ExampleTexts({row: corpus.index.place(row) for row in wanted.tolist()}), wanted)
+        add(ExampleTexts({row: corpus.index.id(row) for row in wanted.tolist()}), wanted)
     else:
         tables = stream_tables(corpus.index, part, tokenizer, StreamCounts(), max_tokens=corpus.max_tokens)
         for rows_E, table in tables:
             here = np.intersect1d(rows_E, wanted)
-            names = {row: corpus.index.place(row) for row in here.tolist()}
+            names = {row: corpus.index.id(row) for row in here.tolist()}
             places = {int(row): place for place, row in enumerate(rows_E)}
             if len(here):
                 add(ExampleTexts(names, table, tokenizer, places), here)

@@ -65,7 +65,7 @@ def test_row_groups_and_compressed_files(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").unlink()
     index = index_corpus(corpus(str(tmp_path)), range_bytes=100)
     assert [each.n_rows for each in index.ranges] == [30] * 6 + [20, 200]
-    assert index.place(31).endswith("a.parquet:row 32")
+    assert (index.place(31), index.id(31)) == (f"{tmp_path}/a.parquet:row 32", "a.parquet:row 32")
 
 
 def test_the_fingerprint_is_of_the_content_and_not_of_the_place(tmp_path: Path) -> None:

@@ -108,10 +108,10 @@ def test_contexts_stand_with_file_and_line(reduced: Run, corpus: Path) -> None:
     example = reduced.results("pile.reductions")["top_examples.example"].values[1]
     for row in rows[::50]:
         name, _, line = row["example_id"].rpartition(":")
-        text = json.loads((corpus / Path(name).name).read_text().split("\n")[int(line) - 1])["text"]
+        text = json.loads((corpus / name).read_text().split("\n")[int(line) - 1])["text"]
         assert row["token"] == text.split()[row["position"] - 1]
         assert row["token"] in row["context"]
-        number = int(line) - 1 + (41 if name.endswith("b.jsonl") else 0)
+        number = int(line) - 1 + (41 if name == "b.jsonl" else 0)
         assert example[row["neuron"], row["rank"] - 1] == number
 
 
