@@ -31,6 +31,9 @@ RANGE_BYTES = 2**20
 MOST_RANGES = 10_000
 READ_BYTES = 2**20
 """Bytes that are read at once."""
+MOST_KNOWN = 8
+"""Indexes that a process keeps: a scan asks for the same one for every checkpoint."""
+_KNOWN: dict[tuple[str, int, tuple[str | None, ...]], "CorpusIndex"] = {}
 
 
 class StreamConfig(Config):
@@ -156,6 +159,10 @@ def index_corpus(config: StreamConfig, *, range_bytes: int | None = None) -> Cor
     problems = Problems("corpus")
     named = _named(config, problems)
     range_bytes = range_bytes or max(RANGE_BYTES, sum(_size(file) for file, _ in named) // MOST_RANGES)
+    states = [_state(file) for file, _ in named]
+    key = (config.digest(), range_bytes, tuple(states))
+    if key in _KNOWN:
+        return _KNOWN[key]
     files: list[CorpusFile] = []
     ranges: list[TextRange] = []
     longest = n_rows = 0
@@ -174,7 +181,12 @@ def index_corpus(config: StreamConfig, *, range_bytes: int | None = None) -> Cor
     if not ranges and not problems.count():
         problems.add(config.name, "no row", f"source={config.source!r} holds no row; expected at least one text")
     problems.raise_any()
-    return CorpusIndex(config, tuple(files), tuple(ranges), longest)
+    index = CorpusIndex(config, tuple(files), tuple(ranges), longest)
+    if None not in states:
+        _KNOWN[key] = index
+        if len(_KNOWN) > MOST_KNOWN:
+            del _KNOWN[next(iter(_KNOWN))]
+    return index
 
 
 def _named(config: StreamConfig, problems: Problems) -> list[tuple[SourceFile, StreamFormat]]:
@@ -194,6 +206,14 @@ def _named(config: StreamConfig, problems: Problems) -> list[tuple[SourceFile, S
             message = f"{file.place!r} is {kind}, which cannot be read in ranges; convert it to JSONL or Parquet"
             problems.add(config.name, "format", message)
     return found
+
+
+def _state(file: SourceFile) -> str | None:
+    """What changes with a file, such as its size and time; None where the file system does not tell."""
+    try:
+        return None if file.system is None else f"{file.place} {file.system.ukey(file.path)}"
+    except Exception:  # as in `_size`
+        return None
 
 
 def _size(file: SourceFile) -> int:

@@ -68,9 +68,10 @@ def worker_memory(job: "PreparedJob", *, on_gpu: bool, library_bytes: int) -> Wo
     model = 0 if on_gpu else memory.parameter_bytes
     held = job.reductions.held_bytes(config.capture.tokens_per_batch, on_device=on_gpu)
     without_buffers = memory.host_bytes - memory.buffer_bytes
+    reducing = held + without_buffers + job.reductions.reading_bytes
     capture = memory.host_bytes + _writing_bytes(job) if config.reductions.store_rows else without_buffers
     return WorkerMemory(
-        worker_bytes=library_bytes + max(capture, model + _analysis_bytes(job), held + without_buffers if held else 0),
+        worker_bytes=library_bytes + max(capture, model + _analysis_bytes(job), reducing if held else 0),
         model_bytes=model,
         device_bytes=memory.device_bytes + (held if on_gpu else 0),
         held_bytes=held,

@@ -61,7 +61,7 @@ class ReductionPlan:
                     on_device=on_device,
                 )
                 largest = max(largest, planned.state_bytes + planned.working_bytes)
-        return largest + self.reading_bytes
+        return largest
 
     def text(self, held_bytes: int) -> str | None:
         """One line for the plan."""

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from modularity.data import StreamConfig, index_corpus
+from modularity.data.files import SourceFile
 from modularity.errors import InputError
 
 TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(200)]
@@ -78,6 +79,21 @@ def test_the_fingerprint_is_of_the_content_and_not_of_the_place(tmp_path: Path) 
     other = index_corpus(corpus(jsonl(tmp_path / "b.jsonl", [*TEXTS[:-1], "other"])))
     assert other.fingerprint != one.fingerprint
     assert index_corpus(corpus(str(tmp_path / "a.jsonl"), skip_special=True)).fingerprint != one.fingerprint
+
+
+def test_a_corpus_is_read_once_while_its_files_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = jsonl(tmp_path / "a.jsonl")
+    index = index_corpus(corpus(source))
+    opened = []
+    original = SourceFile.opened
+    monkeypatch.setattr(SourceFile, "opened", lambda file: opened.append(file) or original(file))
+    assert index_corpus(corpus(source)) is index
+    assert opened == []
+    jsonl(tmp_path / "a.jsonl", [*TEXTS, "one more"])
+    assert index_corpus(corpus(source)).n_rows == index.n_rows + 1
+    assert len(opened) == 1
 
 
 def test_every_file_that_cannot_be_indexed_is_named(tmp_path: Path) -> None:
