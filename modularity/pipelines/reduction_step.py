@@ -65,9 +65,10 @@ def reduce_part(
     )
     batches = iter(tokens.batches)
     first = next(batches, None)
-    info: dict[str, Any] = {"tokens": 0, "seconds_forward": 0.0, "seconds_reducing": 0.0}
-    states = {layer: _nothing(config, tap_width) for layer, tap_width in zip(layers, shape.widths[indices.start :])}
-    if first is not None:
+    if first is None:
+        info: dict[str, Any] = {"tokens": 0, "seconds_forward": 0.0, "seconds_reducing": 0.0}
+        states = {layer: _nothing(config, shape.widths[index]) for index, layer in zip(indices, layers)}
+    else:
         reduced = reducer.reduce(
             chain([first], batches),
             reduction=tokens.reduction,
