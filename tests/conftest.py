@@ -18,6 +18,7 @@ os.environ["HOME"] = _HOME  # Ray writes a token, libraries write caches: none o
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "numba"))
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+os.environ["RAY_metrics_report_interval_ms"] = "500"  # noqa: SIM112 - else a test of metrics waits for ten seconds
 os.environ.pop("RAY_ADDRESS", None)
 
 REPO = Path(__file__).parent.parent

@@ -8,6 +8,7 @@ from typing import Any
 from modularity.errors import StoreError
 from modularity.runtime import Executor, Progress, WorkerFactory
 from modularity.runtime.executor import unfinished
+from modularity.runtime.metrics import labelled
 from modularity.store import Run, RunState
 from modularity.types import WorkItem
 
@@ -87,5 +88,9 @@ def _run_step(run: Run, executor: Executor, step: Step, *, quiet: bool) -> None:
     waiting = unfinished(step.items, lambda item: item.id in done)
     if not step.items:
         return
-    with Progress(step.label, len(step.items), n_done=len(step.items) - len(waiting), quiet=quiet) as progress:
+    n_done = len(step.items) - len(waiting)
+    with (
+        Progress(step.label, len(step.items), n_done=n_done, quiet=quiet) as progress,
+        labelled(run=run.manifest.config_digest, step=step.label.rpartition(": ")[2]),
+    ):
         executor.run(waiting, step.factory, on_done=progress.done, uses_model=step.uses_model)

@@ -27,6 +27,7 @@ from modularity.runtime.executor import (
     is_deterministic,
     raise_failures,
 )
+from modularity.runtime.metrics import StepMetrics
 from modularity.types import WorkItem
 
 WAITING_LINE_S = 30.0
@@ -72,6 +73,7 @@ class _Queue:
 
     waiting: deque[WorkItem]
     max_attempts: int
+    metrics: StepMetrics
     attempts: dict[WorkItem, int] = field(default_factory=dict)
     failures: list[ItemFailure] = field(default_factory=list)
 
@@ -83,8 +85,10 @@ class _Queue:
     def failed(self, item: WorkItem, error: BaseException) -> None:
         if is_deterministic(error) or self.attempts[item] >= self.max_attempts:
             self.failures.append(ItemFailure(item, self.attempts[item], error))
+            self.metrics.failed()
         else:
             self.waiting.append(item)
+            self.metrics.retried()
 
 
 @dataclass
@@ -95,8 +99,12 @@ class _Calls:
     failed_starts: int = 0
 
     @property
+    def n_items(self) -> int:
+        return sum(item is not None for item, _ in self.under_way.values())
+
+    @property
     def has_items(self) -> bool:
-        return any(item is not None for item, _ in self.under_way.values())
+        return self.n_items > 0
 
     def start(self, actor: Any) -> None:
         self.under_way[actor.ready.remote()] = (None, actor)
@@ -147,7 +155,8 @@ class RayExecutor:
         if self._kept_for != (factory, needs):
             self.release()
         n_workers = min(self._n_workers(needs), len(items))
-        queue = _Queue(deque(items), self._config.max_attempts)
+        metrics = StepMetrics(on_gpu=needs.gpus > 0)
+        queue = _Queue(deque(items), self._config.max_attempts, metrics)
         factory_ref = ray.put(factory)
         idle, self._kept = self._kept, []
         calls = _Calls()
@@ -157,6 +166,7 @@ class RayExecutor:
             while queue.waiting or calls.has_items:
                 while idle and queue.waiting:
                     calls.submit(idle.pop(), queue.take())
+                metrics.queue(waiting=len(queue.waiting), running=calls.n_items, workers=calls.n_items + len(idle))
                 ref, item, actor = calls.next_finished(needs)
                 if item is None:
                     idle += self._started(ref, actor, calls, needs, factory_ref)
@@ -165,6 +175,8 @@ class RayExecutor:
         except BaseException:
             self._kill([*idle, *calls.actors()])
             raise
+        finally:
+            metrics.close()
         self._kill(calls.actors())  # asked for, but never given their resources
         self._kept, self._kept_for = idle, (factory, needs)
         raise_failures(queue.failures, len(items))
@@ -215,6 +227,7 @@ class RayExecutor:
             ray.kill(actor)
             calls.start(self._start(needs, factory_ref))
             return []
+        queue.metrics.done(info)
         if on_done is not None:
             on_done(item, info)
         return [actor]
