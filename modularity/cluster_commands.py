@@ -132,7 +132,7 @@ def _tell_submission(cluster: "Cluster", name: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"submission": asdict(found), "run": None if run is None else run.as_json()}, indent=2))
         return
-    print(f"{'job':<10}{found.text()}")
+    print(f"{'cluster':<10}{found.text()}")
     if found.status == "FAILED":
         print(f"{'message':<10}{(found.message.strip() or 'none').splitlines()[0]}")
     if run is not None:

@@ -22,8 +22,10 @@ import yaml
 from typer.testing import CliRunner
 
 from modularity.cli import app
+from modularity.errors import InputError
 from modularity.pipelines import EmergentModularityConfig, run_status
-from modularity.store import Run, open_run
+from modularity.runtime.submission import Cluster
+from modularity.store import open_run
 
 REPO = Path(__file__).parent.parent
 TOKEN = secrets.token_hex(32)
@@ -95,9 +97,7 @@ def items_recorded(out: Path) -> int:
     return len(list((out / "commits").glob("*.json"))) if (out / "commits").is_dir() else 0
 
 
-def test_submit_stop_resume_and_follow(
-    address: str, tiny_job: EmergentModularityConfig, tiny_run: Run, tmp_path: Path
-) -> None:
+def test_submit_stop_resume_and_follow(address: str, tiny_job: EmergentModularityConfig, tmp_path: Path) -> None:
     values = tiny_job.as_json()
     values["predictivity"] |= {"n_permutations": 1000}  # items that take a while, to be stopped among them
     job, out = tmp_path / "job.yaml", tmp_path / "run"
@@ -117,7 +117,9 @@ def test_submit_stop_resume_and_follow(
     told = call("status", out, "--address", address).stdout
     assert f"{first}: STOPPED" in told
     assert "state     interrupted" in told
-    assert call("logs", first, "--address", address, "--follow", code=130).stdout.count("capture: begins") == 1
+    followed = call("logs", first, "--address", address, "--follow", code=130).stdout
+    assert followed.count(f"Running entrypoint for job {first}") == 1
+    assert "interrupted by SIGTERM: finished work items stay recorded" in followed
 
     second = call(*submit, "--follow")
     assert f"submitted: {first.removesuffix('1')}2" in second.stdout
@@ -130,18 +132,15 @@ def test_submit_stop_resume_and_follow(
     assert found["submission"]["id"].endswith("-2")
 
 
-def test_the_verdict_is_that_of_the_job(address: str, tiny_run: Run, tmp_path: Path) -> None:
-    """A finished run of another config lies there: the job itself refuses, with its own exit code."""
-    values = dict(tiny_run.manifest.config) | {"variant": "paper"}
-    job = tmp_path / "job.yaml"
-    job.write_text(yaml.safe_dump(values))
-    ended = call("submit", job, "--address", address, "--out", tiny_run.uri, "--follow", "--no-code", code=2)
-    assert "FAILED, started" in ended.stderr
-    assert "exit code 2" in ended.stderr
-    assert "variant" in ended.stdout
-    told = call("status", tiny_run.uri, "--address", address).stdout
-    assert "exit code 2" in told
-    assert "state     finished" in told
+def test_the_verdict_is_that_of_the_job(address: str) -> None:
+    cluster = Cluster(address, TOKEN)
+    cluster.submit("echo hello; exit 7", submission_id="fails-1", runtime_env={}, metadata={})
+    ended = call("logs", "fails-1", "--address", address, "--follow", code=7)
+    assert "hello" in ended.stdout
+    assert "fails-1: FAILED, started" in ended.stderr
+    assert "exit code 7" in call("status", "fails-1", "--address", address).stdout
+    with pytest.raises(InputError, match="fails-1 has been submitted already"):
+        cluster.submit("true", submission_id="fails-1", runtime_env={}, metadata={})
 
 
 @pytest.mark.parametrize(

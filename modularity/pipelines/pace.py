@@ -30,11 +30,11 @@ def pace_of(recorded: Sequence[tuple[float, str]], items: Mapping[str, tuple[int
     Parameters
     ----------
     recorded : time (seconds since 1970) and kind of every recorded item
-    items : items done and planned, by kind
+    items : items done and planned, by kind; other kinds, which are recorded before the work begins, do not count
 
     Time left goes by the rate of each kind, for a kind without records by the rate of all.
     """
-    ordered = sorted(recorded)
+    ordered = sorted((stamp, kind) for stamp, kind in recorded if kind in items)
     gaps = [(later - earlier, kind) for (earlier, _), (later, kind) in pairwise(ordered)]
     if not gaps:
         return None

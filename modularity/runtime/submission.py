@@ -5,6 +5,7 @@ and again, until it has one that does not change any more.
 """
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,11 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_S = 1.0
 LOST_S = 60.0
 """A cluster that does not answer for so long is given up."""
+N_TRIES = 15
+"""A cluster does not know its nodes in the first seconds."""
 N_NAMED = 5
+TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Loggers of Ray that tell of every upload and connection."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Cluster:
                 f"--address {address!r}: expected that of the cluster's dashboard, such as http://host:8265"
             )
         self.address = address if separator else f"http://{address}"
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
         headers = {"Authorization": f"Bearer {token}"} if token else None
         with self._speaking():
             self._client: Any = JobSubmissionClient(self.address, headers=headers)
@@ -145,9 +152,14 @@ class Cluster:
 
     def is_this_machine(self) -> bool:
         """Whether every node of the cluster is this machine, so that a path here is a path there."""
-        with self._speaking():
-            nodes = self._client._do_request("GET", "/nodes?view=summary").json()["data"]["summary"]
-        return {node["hostname"] for node in nodes} == {socket.gethostname()}
+        for _ in range(N_TRIES):
+            with self._speaking():
+                nodes = self._client._do_request("GET", "/nodes?view=summary").json()["data"]["summary"]
+            names = {node["hostname"] for node in nodes if node["raylet"]["state"] == "ALIVE"}
+            if names:
+                return names == {socket.gethostname()}
+            time.sleep(POLL_S)
+        return False
 
     def _until_ended(self, submission_id: str, look: Callable[[], Submission]) -> Submission:
         reached = time.monotonic()

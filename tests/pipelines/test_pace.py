@@ -6,7 +6,14 @@ from modularity.pipelines.pace import RECENT, pace_of
 
 
 def test_time_left_goes_by_the_rate_of_each_kind() -> None:
-    recorded = [(0.0, "capture"), (10.0, "capture"), (20.0, "capture"), (22.0, "rank"), (24.0, "rank")]
+    recorded = [
+        (-900.0, "functions"),
+        (0.0, "capture"),
+        (10.0, "capture"),
+        (20.0, "capture"),
+        (22.0, "rank"),
+        (24.0, "rank"),
+    ]
     pace = pace_of(recorded, {"capture": (3, 4), "rank": (2, 12), "overlap": (0, 2)})
     assert pace is not None
     assert pace.items_per_minute == pytest.approx(60 / 6)
