@@ -31,6 +31,12 @@ ROW_BYTES = 200
 LOGIT_BYTES = 16
 """Memory of one logit while the whole and the changed model are compared."""
 
+REMEDIES = Remedies(
+    store="choose fewer partitions, routers, shares or seeds",
+    memory="lower tokens_per_batch, training.tokens or evaluation_tokens",
+    time="choose fewer partitions, routers, shares or seeds, lower training.tokens or evaluation_tokens",
+)
+
 
 def plan_moefication(config: MoeficationConfig) -> Plan:
     """Size of a job; reads the finished run, data, tokenizer and model config, but no weights."""
@@ -101,11 +107,7 @@ def make_plan(prepared: PreparedMoefication) -> Plan:
         library_bytes=libraries,
         notes=tuple(_notes(prepared)),
         loads=loads,
-        remedies=Remedies(
-            store="choose fewer partitions, routers, shares or seeds",
-            memory="lower tokens_per_batch, training.tokens or evaluation_tokens",
-            time="choose fewer partitions, routers, shares or seeds, lower training.tokens or evaluation_tokens",
-        ),
+        remedies=REMEDIES,
     )
 
 

@@ -31,6 +31,12 @@ from modularity.store import ResultArray, Run
 ROW_BYTES = 300
 """About the size of one row of `perturbation`, before compression."""
 
+REMEDIES = Remedies(
+    store="choose fewer rankings, strengths or seeds",
+    memory="lower tokens_per_batch",
+    time="choose fewer rankings, strengths or seeds",
+)
+
 
 def plan_perturbation(config: PerturbationConfig) -> Plan:
     """Size of a job; reads the finished run, data, tokenizer and model config, but no weights."""
@@ -89,11 +95,7 @@ def make_plan(prepared: PreparedPerturbation) -> Plan:
         library_bytes=libraries,
         notes=tuple(_notes(prepared)),
         loads=loads,
-        remedies=Remedies(
-            store="choose fewer rankings, strengths or seeds",
-            memory="lower tokens_per_batch",
-            time="choose fewer rankings, strengths or seeds",
-        ),
+        remedies=REMEDIES,
     )
 
 

@@ -24,6 +24,12 @@ from modularity.types import WorkItem
 ROW_BYTES = 300
 """About the size of one row of `pruning_steps`, before compression."""
 
+REMEDIES = Remedies(
+    store="choose fewer scores or schedules, or lower n_random",
+    memory="lower tokens_per_batch",
+    time="choose fewer scores or schedules, lower n_random or evaluation_tokens",
+)
+
 
 def plan_pruning(config: PruningConfig) -> Plan:
     """Size of a job; reads texts, tokenizer and model config, but no weights."""
@@ -83,11 +89,7 @@ def make_plan(prepared: PreparedPruning) -> Plan:
         library_bytes=libraries,
         notes=tuple(_notes(prepared)),
         loads=loads,
-        remedies=Remedies(
-            store="choose fewer scores or schedules, or lower n_random",
-            memory="lower tokens_per_batch",
-            time="choose fewer scores or schedules, lower n_random or evaluation_tokens",
-        ),
+        remedies=REMEDIES,
     )  # fmt: skip
 
 

@@ -28,6 +28,12 @@ BACKWARD = 3
 LAYER_SECONDS = 0.003
 """What a step or evaluation takes in every layer, however small the model: measured on one core."""
 
+REMEDIES = Remedies(
+    store="lower n_draws or choose fewer seeds",
+    memory="lower batch_size or tokens_per_batch, or raise first_trained_layer",
+    time="lower n_draws or epochs, or choose fewer seeds",
+)
+
 
 def plan_restricted_routing(config: RestrictedRoutingConfig) -> Plan:
     """Size of a job; reads the finished run, data, tokenizer and model config, but no weights."""
@@ -87,11 +93,7 @@ def make_plan(prepared: PreparedRouting) -> Plan:
         library_bytes=libraries,
         notes=tuple(plan_notes(prepared)),
         loads=loads,
-        remedies=Remedies(
-            store="lower n_draws or choose fewer seeds",
-            memory="lower batch_size or tokens_per_batch, or raise first_trained_layer",
-            time="lower n_draws or epochs, or choose fewer seeds",
-        ),
+        remedies=REMEDIES,
     )
 
 

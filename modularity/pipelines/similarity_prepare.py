@@ -27,6 +27,11 @@ from modularity.types import Site, SiteShape, WorkItem
 _ITEM_SIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 LABELLING_SECONDS = 4e-7
 """Of one labelling and one similarity matrix, 15 texts, two cores; it grows with the pairs of texts."""
+REMEDIES = Remedies(
+    store="choose fewer sites, texts.positions or controls",
+    memory="lower tokens_per_batch, or choose fewer sites or texts.positions",
+    time="lower scores.n_draws or scores.max_labellings, or choose fewer sites or controls",
+)
 
 Result = TypeVar("Result")
 
@@ -287,11 +292,7 @@ def make_plan(prepared: PreparedSimilarity) -> Plan:
         library_bytes=libraries,
         notes=(*notes, *prepared.texts.notes),
         loads=loads,
-        remedies=Remedies(
-            store="choose fewer sites, texts.positions or controls",
-            memory="lower tokens_per_batch, or choose fewer sites or texts.positions",
-            time="lower scores.n_draws or scores.max_labellings, or choose fewer sites or controls",
-        ),
+        remedies=REMEDIES,
     )
 
 

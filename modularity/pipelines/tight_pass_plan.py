@@ -26,6 +26,11 @@ SVD_COPIES = 3
 """Copies of a matrix while its singular values are computed."""
 ROW_BYTES, TOKEN_BYTES = 300, 90
 PROBE_WIDTH = 256
+REMEDIES = Remedies(
+    store="take fewer texts, layers or controls",
+    memory="lower max_tokens, matrix_free.dense_up_to, matrix_free.probes_at_once or matrix_free.products_at_once",
+    time="take fewer texts (texts.per_category), layers or controls, lower max_tokens",
+)
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,7 @@ def make_plan(prepared: PreparedTightPass) -> Plan:
         library_bytes=libraries,
         notes=tuple(_notes(prepared, largest)),
         loads=loads,
-        remedies=Remedies(
-            store="take fewer texts, layers or controls",
-            memory="lower max_tokens, matrix_free.dense_up_to, matrix_free.probes_at_once or "
-            "matrix_free.products_at_once",
-            time="take fewer texts (texts.per_category), layers or controls, lower max_tokens",
-        ),
+        remedies=REMEDIES,
     )
 
 

@@ -155,7 +155,8 @@ class Cluster:
         for _ in range(N_TRIES):
             with self._speaking():
                 nodes = self._client._do_request("GET", "/nodes?view=summary").json()["data"]["summary"]
-            names = {node["hostname"] for node in nodes if node["raylet"]["state"] == "ALIVE"}
+            raylets = [node.get("raylet", {}) for node in nodes]
+            names = {each.get("nodeManagerHostname") for each in raylets if each.get("state") == "ALIVE"}
             if names:
                 return names == {socket.gethostname()}
             time.sleep(POLL_S)

@@ -44,15 +44,22 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     )
     routing_words = folder / "routing_words.yaml"
     routing_words.write_text(yaml.safe_dump({"label_words": {name: list(w) for name, w in tiny_routing.WORDS.items()},
-                                             "n_examples": 24}))  # fmt: skip
+                                             "n_examples": 20}))  # fmt: skip
     series = ["--model", str(series_path() / LAST_STEP)]
     corpora = ["--target", "planted:brackets", "--retain", "planted:relations"]
+    small = (
+        "target.max_texts=150",
+        "retain.max_texts=150",
+        "continuations.n_prompt_tokens=3",
+        "continuations.n_new=24",
+    )
     return {
         "emergent_modularity": series,
         "graph_modularity": [*series, "--set", "methods=[spectral]"],
         "moefication": ["--model", "series"],
-        "opt_modularity": ["--model", "series", "--set", "graph_modularity.methods=[spectral]"],
-        "pruning": [*series, *corpora, "--set", "continuations.n_prompt_tokens=3", "--set", "continuations.n_new=24"],
+        "opt_modularity": ["--model", "series", "--set", "graph_modularity.methods=[spectral]",
+                           "--set", "pruning=null"],
+        "pruning": [*series, *corpora, *(word for setting in small for word in ("--set", setting))],
         "restricted_routing": ["--run", mixture.uri, "--words", str(routing_words)],
         "similarity": ["--model", "series"],
         "tight_pass": [*series, "--texts", "sample:planted_languages", "--set", "texts.per_category=4",
