@@ -87,11 +87,11 @@ def submit_job(
     digest = job_digest(validated(sent), place)
     submission_id = _next_id(cluster, str(values.get("job", JOBS[0])), digest, place)
     before()
-    with _working_folder(sent, code=shipping.code) as folder:
+    with runtime_environment(sent, shipping) as environment:
         cluster.submit(
             f"exec python -m {PACKAGE} run {CONFIG_FILE} --out {shlex.quote(place)}",
             submission_id=submission_id,
-            runtime_env=runtime_environment(folder, shipping),
+            runtime_env=environment,
             metadata={OUT: place, DIGEST: digest},
         )
     return submission_id
@@ -114,15 +114,35 @@ def find_submission(cluster: "Cluster", name: str) -> "Submission":
     return cluster.submission(name)
 
 
-def runtime_environment(folder: Path, shipping: Shipping) -> dict[str, Any]:
-    """Ray's runtime environment of a job that starts in a folder."""
-    environment: dict[str, Any] = {
-        "working_dir": str(folder),
-        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **dict(shipping.environment)},
-    }
-    if shipping.pip:
-        environment["pip"] = pinned_requirements()
-    return environment
+@contextmanager
+def runtime_environment(values: Mapping[str, Any], shipping: Shipping = Shipping()) -> Iterator[dict[str, Any]]:
+    """Ray's runtime environment of a job; the files that it names are there for the time of a `with` block.
+
+    The job starts in a folder with its config. The code lies elsewhere, under a path that stands for its content: so it
+    is sent once, and what numba has compiled for one job serves the next.
+    """
+    with tempfile.TemporaryDirectory(prefix="modularity-submit-") as name:
+        folder = Path(name, "job")
+        folder.mkdir()
+        (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        environment: dict[str, Any] = {
+            "working_dir": str(folder),
+            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **dict(shipping.environment)},
+        }
+        if shipping.code:
+            environment["py_modules"] = [str(path) for path in _code(Path(name, "code"))]
+        if shipping.pip:
+            environment["pip"] = pinned_requirements()
+        yield environment
+
+
+def _code(folder: Path) -> tuple[Path, Path]:
+    """Copies of this package, and of the name and version that it is installed under."""
+    package, installed = folder / PACKAGE, folder / f"{PACKAGE}-{version(PACKAGE)}.dist-info"
+    shutil.copytree(Path(modularity.__file__).parent, package, ignore=shutil.ignore_patterns(*NOT_SENT))
+    installed.mkdir()
+    (installed / "METADATA").write_text(distribution(PACKAGE).read_text("METADATA") or "", encoding="utf-8")
+    return package, installed
 
 
 def pinned_requirements() -> list[str]:
@@ -207,18 +227,3 @@ def _next_id(cluster: "Cluster", job: str, digest: str, place: str) -> str:
     stem = f"{job.replace('_', '-')}-{digest}-"
     attempts = [each.id.removeprefix(stem) for each in submissions if each.id.startswith(stem)]
     return f"{stem}{1 + max((int(attempt) for attempt in attempts if attempt.isdigit()), default=0)}"
-
-
-@contextmanager
-def _working_folder(values: Mapping[str, Any], *, code: bool) -> Iterator[Path]:
-    """Folder with the config, and with this package and the name and version that it is installed under."""
-    with tempfile.TemporaryDirectory(prefix="modularity-submit-") as name:
-        folder = Path(name)
-        (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        if code:
-            source = Path(modularity.__file__).parent
-            shutil.copytree(source, folder / PACKAGE, ignore=shutil.ignore_patterns(*NOT_SENT))
-            installed = folder / f"{PACKAGE}-{version(PACKAGE)}.dist-info"
-            installed.mkdir()
-            (installed / "METADATA").write_text(distribution(PACKAGE).read_text("METADATA") or "", encoding="utf-8")
-        yield folder

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -14,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from modularity.errors import InputError
 from modularity.pipelines import EmergentModularityConfig, run_status
 from modularity.runtime.submission import Cluster
 from modularity.store import open_run
+from modularity.submitting import runtime_environment
 
 REPO = Path(__file__).parent.parent
 TOKEN = secrets.token_hex(32)
@@ -50,7 +53,7 @@ def address() -> Iterator[str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": "",
+        "PYTHONPATH": str(REPO),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     options = {
@@ -97,12 +100,14 @@ def items_recorded(out: Path) -> int:
     return len(list((out / "commits").glob("*.json"))) if (out / "commits").is_dir() else 0
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_submit_stop_resume_and_follow(address: str, tiny_job: EmergentModularityConfig, tmp_path: Path) -> None:
     values = tiny_job.as_json()
     values["predictivity"] |= {"n_permutations": 1000}  # items that take a while, to be stopped among them
     job, out = tmp_path / "job.yaml", tmp_path / "run"
     job.write_text(yaml.safe_dump(values))
-    submit = ("submit", job, "--address", address, "--out", out)
+    submit = ("submit", job, "--address", address, "--out", out, "--no-code")
 
     first = call(*submit).stdout.splitlines()[-1].removeprefix("submitted: ")
     assert first.startswith("emergent-modularity-")
@@ -132,11 +137,18 @@ def test_submit_stop_resume_and_follow(address: str, tiny_job: EmergentModularit
     assert found["submission"]["id"].endswith("-2")
 
 
-def test_the_verdict_is_that_of_the_job(address: str) -> None:
+def test_the_verdict_is_that_of_the_job_which_has_the_code_and_the_config(address: str) -> None:
     cluster = Cluster(address, TOKEN)
-    cluster.submit("echo hello; exit 7", submission_id="fails-1", runtime_env={}, metadata={})
+    says = (
+        "import modularity; from importlib.metadata import version; print(modularity.__file__, version('modularity'))"
+    )
+    with runtime_environment({"model": {"name": "x"}}) as environment:
+        cluster.submit(
+            f'cat job.json; python -c "{says}"; exit 7', submission_id="fails-1", runtime_env=environment, metadata={}
+        )
     ended = call("logs", "fails-1", "--address", address, "--follow", code=7)
-    assert "hello" in ended.stdout
+    assert '"name": "x"' in ended.stdout
+    assert re.search(rf"/py_modules_files/_ray_pkg_\w+/modularity/__init__.py {version('modularity')}\n", ended.stdout)
     assert "fails-1: FAILED, started" in ended.stderr
     assert "exit code 7" in call("status", "fails-1", "--address", address).stdout
     with pytest.raises(InputError, match="fails-1 has been submitted already"):

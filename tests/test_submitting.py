@@ -43,11 +43,13 @@ class FakeCluster:
 
     def submit(self, entrypoint: str, *, submission_id: str, runtime_env: Any, metadata: Any) -> None:
         folder = Path(runtime_env["working_dir"])
+        modules = [Path(path) for path in runtime_env.get("py_modules", ())]
+        sent = [path for module in (folder, *modules) for path in module.rglob("*") if path.is_file()]
         self.sent = {
             "entrypoint": entrypoint,
             "environment": runtime_env["env_vars"],
             "config": json.loads((folder / "job.json").read_text()),
-            "files": {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()},
+            "files": {str(path.relative_to(folder.parent)) for path in sent},
         }
         self.jobs.append(Submission(submission_id, "PENDING", "", metadata, None, None))
 
@@ -87,17 +89,19 @@ def test_the_package_and_the_config_are_sent_and_time_to_stop_is_granted() -> No
     assert cluster.sent["environment"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60", "AWS_REGION": "eu"}
     assert cluster.sent["config"] == VALUES
     files = cluster.sent["files"]
-    assert {"job.json", "modularity/cli.py", "modularity/py.typed"} <= files
-    assert any(name.startswith("modularity-") and name.endswith(".dist-info/METADATA") for name in files)
-    assert not [name for name in files if "__pycache__" in name or name.startswith("tests")]
+    assert {"job/job.json", "code/modularity/cli.py", "code/modularity/py.typed"} <= files
+    assert any(name.startswith("code/modularity-") and name.endswith(".dist-info/METADATA") for name in files)
+    assert not [name for name in files if "__pycache__" in name or "/tests/" in name]
     cluster.end("FAILED")
     submit(cluster, out="s3://bucket/a run", shipping=Shipping(code=False))
-    assert cluster.sent["files"] == {"job.json"}
+    assert cluster.sent["files"] == {"job/job.json"}
 
 
-def test_versions_are_pinned_only_if_asked_for(tmp_path: Path) -> None:
-    assert "pip" not in runtime_environment(tmp_path, Shipping())
-    pinned = runtime_environment(tmp_path, Shipping(pip=True))["pip"]
+def test_versions_are_pinned_only_if_asked_for() -> None:
+    with runtime_environment(VALUES, Shipping(code=False)) as environment:
+        assert "pip" not in environment
+    with runtime_environment(VALUES, Shipping(code=False, pip=True)) as environment:
+        pinned = environment["pip"]
     assert pinned == pinned_requirements()
     names = [name.partition("==")[0] for name in pinned]
     assert {"torch", "transformers", "numpy"} <= set(names)

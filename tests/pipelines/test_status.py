@@ -71,7 +71,7 @@ def test_tokens_are_not_told_where_no_item_records_any(finished: Run, tmp_path: 
     run.commit(WorkItem.of("route", layer=0), info={"seconds": 1.0})
     status = run_status(run.uri)
     assert (status.n_tokens, status.pace, status.items) == (None, None, {"route": (1, 2)})
-    assert "tokens" not in status.text()
+    assert "captured" not in status.text()
 
 
 def test_a_study_in_parts_is_told_as_a_whole(finished: Run, tmp_path: Path) -> None:
