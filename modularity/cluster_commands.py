@@ -92,7 +92,7 @@ def submit(
 
 def status(
     name: Annotated[
-        str, typer.Argument(help="Folder or URI of a run; with --address also the id of a job.", metavar="RUN|ID")
+        str, typer.Argument(help="Folder or URI of a run; with --address also the id of a job.", metavar="RUN")
     ],
     address: Annotated[
         str | None,
