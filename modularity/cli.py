@@ -1,7 +1,7 @@
 """The `modularity` command, and the options that every job in `jobs/` shares.
 
 Exit codes: 0 done; 1 the work or a check failed, or a run is missing or damaged; 2 the input, the plan or the place of
-the run was refused before any work; 130 interrupted by Ctrl-C or SIGTERM.
+the run was refused before any work; 130 interrupted by Ctrl-C, 143 by SIGTERM.
 """
 
 import json
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 TERMINAL_ROWS = 50
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def _whole_number(text: str | int) -> int:
@@ -92,7 +92,9 @@ def readable_errors() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         warnings.simplefilter("ignore", RuntimeWarning)  # of the coroutines that zarr was about to await
         print(" ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        from modularity.runtime import Terminated
+
+        raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from None
 
 
 def with_overrides(
