@@ -1,13 +1,13 @@
 """The scheduler alone with very many items and workers, and what running on Ray costs beside running in process.
 
-    python benchmarks/scheduler.py                                     # all of it, some four minutes on 2 cores
-    python benchmarks/scheduler.py --only simulated                    # 100,000 items, 1,000 workers; about half a minute
+    python benchmarks/scheduler.py                                     # all of it, some four minutes
+    python benchmarks/scheduler.py --only simulated                    # 100,000 items, 1,000 workers
     python benchmarks/scheduler.py --items 2000 --workers 50 --item-s 0.2 --n-real 6
     python benchmarks/scheduler.py --json > result.json
 
 `simulated`: the queue and the decisions of the driver as in a job, over a cluster that exists only as a list of times:
-items of about a minute, one in a hundred kills its worker at the first attempt, a tenth of the workers joins late. Printed
-are items per second of real time (the driver must decide faster than workers finish), the largest memory of the
+items of about a minute, one in a hundred kills its worker at the first attempt, a tenth of the workers joins late.
+Printed are items per second of real time (the driver must decide faster than workers finish), the largest memory of the
 process above what it began with, and the share of simulated time that workers waited for an item.
 
 `real`: items that compute for about `--item-s` seconds on one core, in process, on a local Ray with one worker and with
@@ -165,7 +165,7 @@ def simulated(n_items: int, n_workers: int) -> dict[str, float]:
     start = time.perf_counter()
     scheduler.run(queue, on_done)
     took = time.perf_counter() - start
-    assert n_done == n_items and not queue.failures
+    assert (n_done, queue.failures) == (n_items, [])
     pool.close()
     return {
         "items": n_items,

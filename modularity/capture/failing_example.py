@@ -28,7 +28,9 @@ def failing_row(capturer: Capturer, table: TokenTable, *, storage_dtype: Storage
     failing = next((row for row in firsts if _fails(capturer, table, row, storage_dtype, pad_id)), None)
     if failing is None:
         return None
-    other = next((row for row in (0, table.n_rows - 1) if table.row_example_R[row] != table.row_example_R[failing]), None)
+    other = next(
+        (row for row in (0, table.n_rows - 1) if table.row_example_R[row] != table.row_example_R[failing]), None
+    )
     device_fails = other is not None and _fails(capturer, table, _first_row(table, other), storage_dtype, pad_id)
     return None if device_fails else failing
 

@@ -54,11 +54,10 @@ def in_halved_batches(
             message = str(error).partition("\n")[0]
         # Only now do the tensors of the failed call have no owner: its frames hang on the error.
         gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # does nothing where CUDA is not in use
         if tokens <= longest_tokens:
             raise AllowanceError(
-                f"memory does not suffice for one example of {longest_tokens} tokens: {message}; lower the tokens of an "
-                "example (capture.max_tokens), or use a larger GPU, a smaller model.dtype or model.device_map"
+                f"memory does not suffice for one example of {longest_tokens} tokens: {message}; lower the tokens "
+                "of an example (capture.max_tokens), or use a larger GPU, a smaller model.dtype or model.device_map"
             )
         tokens = max(1, tokens // 2)

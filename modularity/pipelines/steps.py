@@ -94,14 +94,14 @@ def _run_step(run: Run, executor: Executor, step: Step, *, quiet: bool) -> None:
     smaller: dict[str, int] = {}
     with Progress(step.label, len(step.items), n_done=len(step.items) - len(waiting), quiet=quiet) as progress:
 
-        def done(item: WorkItem, info: Mapping[str, Any]) -> None:
+        def on_done(item: WorkItem, info: Mapping[str, Any]) -> None:
             if SMALLER_BATCH in info:
                 smaller[str(item)] = info[SMALLER_BATCH]
                 say(f"{item} was computed in batches of {info[SMALLER_BATCH]} tokens: memory did not suffice for more")
             progress.done(item, info)
 
         try:
-            executor.run(waiting, step.factory, on_done=done, uses_model=step.uses_model)
+            executor.run(waiting, step.factory, on_done=on_done, uses_model=step.uses_model)
         finally:
             _note_smaller(run, smaller)
 

@@ -128,7 +128,8 @@ def _refused_requests() -> tuple[dict[str, float], ...]:
 def _names_kinds() -> bool:
     """Whether autoscaler v1 runs: it knows kinds of nodes, where a cluster without one has a kind for every node."""
     report = json.loads(_internal_kv_get(_STATUS_KEY) or b"{}").get("autoscaler_report") or {}
-    kinds = {*(report.get("active_nodes") or {}), *(report.get("idle_nodes") or {})}
+    of_nodes = (report.get("node_type_mapping") or {}).values()
+    kinds = {*(report.get("active_nodes") or {}), *(report.get("idle_nodes") or {}), *of_nodes}
     return any(not kind.startswith(_READ_ONLY_KIND) for kind in kinds)
 
 

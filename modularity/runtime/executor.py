@@ -57,8 +57,8 @@ class RuntimeConfig(Config):
     """CPUs of each worker, and its compute threads; None: all CPUs of the machine for in-process and local Ray, 1 on a
     cluster. The last bits of the numbers depend on it: a run goes on with the number of threads that it began with."""
     gpus_per_worker: float | None = Field(default=None, ge=0)
-    """GPUs of each worker that runs a model (fractions share one); None: 1 where the cluster has GPUs, else 0. Where an autoscaler
-    is to start the first GPU node, say how many."""
+    """GPUs of each worker that runs a model (fractions share one); None: 1 where the cluster has GPUs, else 0. Where an
+    autoscaler is to start the first node with GPUs, say how many."""
     max_attempts: int = Field(default=3, ge=1)
     """Attempts for an item whose worker dies or fails with an unexpected error; input errors are not retried."""
     item_timeout_s: float | None = Field(default=None, gt=0)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from modularity.errors import ModularityError, WorkError
 from modularity.runtime.executor import ItemInfo, OnDone, RuntimeConfig, say
 from modularity.runtime.termination import Terminated
-from modularity.runtime.work_queue import Assignment, WorkQueue, first_line
+from modularity.runtime.work_queue import Assignment, WorkQueue, brief
 
 MAX_PENDING = 64
 """Workers asked for that do not run yet; the next are asked for when these come."""
@@ -65,10 +65,15 @@ Event = Ready | NotStarted | Done | Failed
 class Pool(Protocol):
     """The processes that hold workers."""
 
-    n_pending: int
-    """Workers asked for that have no resources yet."""
-    n_building: int
-    """Workers that have resources and load what they need."""
+    @property
+    def n_pending(self) -> int:
+        """Workers asked for that have no resources yet."""
+        ...
+
+    @property
+    def n_building(self) -> int:
+        """Workers that have resources and load what they need."""
+        ...
 
     def limit(self) -> int:
         """Workers that can run at the same time, now or when the cluster has grown; InputError when there are none."""
@@ -224,7 +229,7 @@ class Scheduler:
         if isinstance(error, ModularityError) and not self._has_started:
             raise error
         if self._failed_starts <= self._config.max_attempts:
-            self._say(f"a worker did not start: {type(error).__name__}: {first_line(error)}")
+            self._say(f"a worker did not start: {brief(error)}")
         elif self._running or self._idle:
             self._say("workers die while they start; going on with those that run")
         else:

@@ -67,7 +67,7 @@ class WorkQueue:
 
     def failed(self, given: Assignment, error: BaseException) -> str:
         """Put the item back, or give it up; returns what was done and why, in one line."""
-        cause = f"{type(error).__name__}: {first_line(error)}"
+        cause = brief(error)
         if is_deterministic(error) or given.attempt >= self._max_attempts:
             self.failures.append(ItemFailure(given.item, given.attempt, error))
             return f"{given.item} failed for good: {cause}"
@@ -83,10 +83,13 @@ def is_deterministic(error: BaseException) -> bool:
     return isinstance(error, ModularityError)
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says first; those of Ray go on for a page."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else "no message"
+def brief(error: BaseException) -> str:
+    """An error in one line: its kind, what it says first, and last where it goes on for a page, as those of Ray do."""
+    cause = getattr(error, "cause", None)
+    told = cause if isinstance(cause, BaseException) else error
+    lines = [line.strip() for line in str(told).splitlines() if line.strip()] or ["no message"]
+    more = f" … {lines[-1]}" if len(lines) > 1 else ""
+    return f"{type(told).__name__}: {lines[0]}{more}"
 
 
 def raise_failures(failures: Sequence[ItemFailure], n_items: int) -> None:

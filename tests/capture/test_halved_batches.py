@@ -54,5 +54,7 @@ def test_one_example_that_does_not_fit_is_refused() -> None:
     def compute(tokens: int) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
 
-    with pytest.raises(AllowanceError, match=r"one example of 300 tokens: CUDA out of memory. Tried to allocate 2 GiB;"):
+    with pytest.raises(
+        AllowanceError, match=r"one example of 300 tokens: CUDA out of memory. Tried to allocate 2 GiB;"
+    ):
         in_halved_batches(compute, tokens_per_batch=1024, longest_tokens=300)

@@ -139,9 +139,7 @@ def test_rows_at_tokens_say_where_they_are(pooled: Run, tokens: list[np.ndarray]
     )
 
 
-def forward_that_fails(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, fails: Callable[[TokenBatch], bool]
-) -> None:
+def forward_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, fails: Callable[[TokenBatch], bool]) -> None:
     forward = BatchForward.__call__
 
     def failing(self: BatchForward, batch: TokenBatch) -> object:
@@ -153,22 +151,20 @@ def forward_that_fails(
 
 
 def test_batches_that_do_not_fit_memory_are_halved_and_the_numbers_stay(
-    pooled: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bert: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = torch.OutOfMemoryError("CUDA out of memory")
-    forward_that_fails(monkeypatch, error, lambda batch: batch.input_ids_BT.size > 100)
-    config = EmergentModularityConfig.model_validate(
-        {**pooled.manifest.config, "runtime": {"executor": "inprocess", "cpus_per_worker": 1}}
-    )
-    run = tiny_jobs.run(config, tmp_path / "run")
-    records = [record for record in run.commits().values() if record.item.kind == "capture"]
-    halved = {str(record.item): record.info["tokens_per_batch"] for record in records}
-    assert set(halved.values()) == {64}
-    assert run.manifest.notes["smaller_batches"] == halved
+    with monkeypatch.context() as patch:
+        forward_that_fails(patch, error, lambda batch: batch.input_ids_BT.size > 100)
+        config = tiny_jobs.job(bert, [tiny_jobs.topic_function(folder)], analyses=[])
+        run = tiny_jobs.run(config, tmp_path / "run")
+    (record,) = [record for record in run.commits().values() if record.item.kind == "capture"]
+    assert record.info["tokens_per_batch"] == 64
+    assert run.manifest.notes["smaller_batches"] == {str(record.item): 64}
     assert "was computed in batches of 64 tokens: memory did not suffice for more" in capsys.readouterr().err
-    for function in pooled.functions():
-        stored = run.read_activations(function, tiny_jobs.NEURONS)
-        np.testing.assert_allclose(stored, pooled.read_activations(function, tiny_jobs.NEURONS), **TOLERANCE)
+    every = tiny_jobs.token_activations(bert, texts(run, "topics"), BERT_LAYERS)
+    expected = np.stack([values.max(axis=0) for values in every])
+    np.testing.assert_allclose(run.read_activations("topics", tiny_jobs.NEURONS), expected, **TOLERANCE)
 
 
 def test_an_example_on_which_the_model_fails_is_named_and_the_others_are_done(
@@ -182,7 +178,9 @@ def test_an_example_on_which_the_model_fails_is_named_and_the_others_are_done(
         return poison in rows
 
     forward_that_fails(monkeypatch, IndexError("index out of range in self"), is_poisoned)
-    with pytest.raises(WorkError, match=r"the model fails on example '.*' of 'topics', also alone: IndexError: index out"):
+    with pytest.raises(
+        WorkError, match=r"the model fails on example '.*' of 'topics', also alone: IndexError: index out"
+    ):
         tiny_jobs.run(config, tmp_path / "run")
     run = open_run(tmp_path / "run")
     captured = {record.item.text("function") for record in run.commits().values() if record.item.kind == "capture"}

@@ -36,7 +36,7 @@ def test_kinds_of_nodes_that_can_be_started_count() -> None:
     view = ClusterView((SMALL,), (NodeType("gpu", LARGE, 3),), autoscales=True)
     assert view.capacity(Needs(4, 1)) == 12
     view.check(Needs(4, 1))
-    with pytest.raises(InputError, match="can start none .*kinds that can be started: gpu, 16 CPUs and 4 GPUs"):
+    with pytest.raises(InputError, match=r"can start none .*kinds that can be started: gpu, 16 CPUs and 4 GPUs"):
         view.check(Needs(32, 1))
 
 
@@ -72,7 +72,12 @@ def test_a_reported_cluster_config_names_the_kinds(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(
     ("report", "autoscales"),
-    [(None, False), ({"active_nodes": {"node_ab12": 1}}, False), ({"active_nodes": {"head": 1, "gpu": 2}}, True)],
+    [
+        (None, False),
+        ({"active_nodes": {"node_ab12": 1}, "node_type_mapping": {"10.0.0.1": "node_ab12"}, "idle_nodes": None}, False),
+        ({"active_nodes": {"head": 1, "gpu": 2}}, True),
+        ({"active_nodes": {}, "node_type_mapping": {"10.0.0.1": "head"}}, True),
+    ],
 )
 def test_autoscaler_v1_is_known_by_its_kinds(
     report: dict[str, object] | None, autoscales: bool, monkeypatch: pytest.MonkeyPatch

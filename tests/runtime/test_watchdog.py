@@ -29,7 +29,7 @@ def test_a_hung_item_ends_the_process_with_its_name() -> None:
     assert ended.returncode == 1
     assert ended.stdout.splitlines() == ["at sleep(x=0)", "at sleep(x=1)"]
     assert "error: sleep(x=1) took longer than 0.3 s (runtime.item_timeout_s)" in ended.stderr
-    assert 'line 8 in worker' in ended.stderr
+    assert "line 8 in worker" in ended.stderr
 
 
 def test_a_fast_item_leaves_nothing_behind() -> None:

@@ -12,8 +12,8 @@ ITEMS = [WorkItem.of("square", x=x) for x in range(3)]
 def test_items_come_in_order_and_those_tried_again_come_last() -> None:
     queue = WorkQueue(ITEMS, max_attempts=2)
     first = queue.take()
-    said = queue.failed(first, ConnectionError("lost\nat a long place"))
-    assert said == "square(x=0) goes back, attempt 1 of 2 failed: ConnectionError: lost"
+    said = queue.failed(first, ConnectionError("lost\nat a\nlong place\n"))
+    assert said == "square(x=0) goes back, attempt 1 of 2 failed: ConnectionError: lost … long place"
     assert [queue.take() for _ in range(len(queue))] == [*map(Assignment, ITEMS[1:]), Assignment(ITEMS[0], attempt=2)]
 
 
