@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from modularity.runtime import RuntimeConfig, open_executor
+from modularity.runtime import RuntimeConfig, Terminated, open_executor, sigterm_interrupts
 from modularity.types import WorkItem
 
 
@@ -65,13 +64,18 @@ def n_begun(folder: Path) -> int:
 @contextmanager
 def running(config: RuntimeConfig, n: int, factory: Squares, *, uses_model: bool = False) -> Iterator[None]:
     """Items run in another thread during the block, and are done after it; only this thread can change a cluster."""
-    with open_executor(config) as executor, ThreadPoolExecutor(1) as thread:
-        work = thread.submit(executor.run, items(n), factory, uses_model=uses_model)
+
+    def work() -> None:
+        with open_executor(config) as executor:
+            executor.run(items(n), factory, uses_model=uses_model)
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(work)
         try:
             yield
         finally:
             (Path(factory.folder) / "go").touch()
-        work.result()
+        done.result()
 
 
 @pytest.fixture(scope="module")
@@ -109,30 +113,6 @@ def test_a_node_that_is_lost_gives_its_item_back_to_the_one_that_comes(cluster: 
     assert n_begun(tmp_path) == 3
 
 
-DRIVER = """
-    import sys
-    from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    from test_cluster import Squares, items
-    from modularity.runtime import RuntimeConfig, open_executor, sigterm_interrupts, Terminated
-
-    config = RuntimeConfig(address={address!r}, grace_s={grace_s})
-    with open_executor(config) as executor, sigterm_interrupts():
-        try:
-            executor.run(items(6), Squares({folder!r}, waits={waits!r}))
-        except Terminated:
-            sys.exit(143)
-"""
-
-
-def start_driver(cluster: Cluster, folder: Path, *, waits: tuple[int, ...], grace_s: float) -> subprocess.Popen[bytes]:
-    code = textwrap.dedent(DRIVER).format(
-        tests=str(Path(__file__).parent), address=cluster.address, grace_s=grace_s, folder=str(folder), waits=waits
-    )
-    with (folder / "said").open("wb") as said:
-        return subprocess.Popen([sys.executable, "-c", code], stderr=said)
-
-
 def test_sigterm_of_one_driver_finishes_what_runs_and_another_is_not_disturbed(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -140,7 +120,8 @@ def test_sigterm_of_one_driver_finishes_what_runs_and_another_is_not_disturbed(
     here.mkdir()
     there.mkdir()
     said = there / "said"
-    driver = start_driver(cluster, there, waits=(1,), grace_s=60)
+    with said.open("wb") as errors:
+        driver = subprocess.Popen([sys.executable, __file__, cluster.address, str(there)], stderr=errors)
     with running(RuntimeConfig(), 6, Squares(str(here))):
         until(lambda: any(there.glob("begun-1-*")) or driver.poll() is not None)
         driver.send_signal(signal.SIGTERM)
@@ -151,3 +132,16 @@ def test_sigterm_of_one_driver_finishes_what_runs_and_another_is_not_disturbed(
     done = squares(there)
     assert 1 in done
     assert len(done) < 6
+
+
+def drive(address: str, folder: str) -> None:
+    """A job in a process of its own: six items, of which item 1 waits."""
+    with open_executor(RuntimeConfig(address=address, grace_s=60)) as executor, sigterm_interrupts():
+        try:
+            executor.run(items(6), Squares(folder, waits=(1,)))
+        except Terminated:
+            sys.exit(143)
+
+
+if __name__ == "__main__":
+    drive(*sys.argv[1:])
