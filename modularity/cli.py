@@ -1,7 +1,7 @@
 """The `modularity` command, and the options that every job in `jobs/` shares.
 
 Exit codes: 0 done; 1 the work or a check failed, or a run is missing or damaged; 2 the input, the plan or the place of
-the run was refused before any work; 130 interrupted by Ctrl-C or SIGTERM.
+the run was refused before any work; 130 interrupted by Ctrl-C, 143 by SIGTERM.
 """
 
 import sys

@@ -12,7 +12,7 @@ import typer
 from modularity.config import Key, apply_overrides, read_config_file
 from modularity.errors import AllowanceError, IdentityError, InputError, ModularityError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def _whole_number(text: str | int) -> int:
@@ -90,7 +90,9 @@ def readable_errors() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         warnings.simplefilter("ignore", RuntimeWarning)  # of the coroutines that zarr was about to await
         print(" ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        from modularity.runtime import Terminated
+
+        raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from None
 
 
 def with_overrides(

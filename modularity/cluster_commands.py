@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modularity.cli_options import (
-    INTERRUPTED,
+    TERMINATED,
     AddressOption,
     JobFile,
     OutOption,
@@ -209,10 +209,10 @@ def _follow(cluster: "Cluster", submission_id: str) -> None:
 
 
 def exit_code(ended: "Submission") -> int:
-    """What the verdict on a job is as an exit code: that of its command where it failed, 130 where it was stopped."""
+    """What the verdict on a job is as an exit code: that of its command where it failed, 143 where it was stopped."""
     if ended.status == "SUCCEEDED":
         return 0
-    return INTERRUPTED if ended.status == "STOPPED" else ended.exit_code or 1
+    return TERMINATED if ended.status == "STOPPED" else ended.exit_code or 1
 
 
 def _tell_run(place: str | None) -> None:

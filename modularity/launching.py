@@ -336,7 +336,7 @@ def _told_where_it_goes_on(out: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
-        raise KeyboardInterrupt(
+        raise type(interrupt)(
             f"{cause}: finished work items stay recorded in {out}; the same command goes on"
         ) from None
 

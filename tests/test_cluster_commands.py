@@ -122,7 +122,7 @@ def test_submit_stop_resume_and_follow(address: str, tiny_job: EmergentModularit
     told = call("status", out, "--address", address).stdout
     assert f"{first}: STOPPED" in told
     assert "state     interrupted" in told
-    followed = call("logs", first, "--address", address, "--follow", code=130).stdout
+    followed = call("logs", first, "--address", address, "--follow", code=143).stdout
     assert followed.count(f"Running entrypoint for job {first}") == 1
     assert "interrupted by SIGTERM: finished work items stay recorded" in followed
 

@@ -61,7 +61,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
         elif not self._quiet:
-            self._print("done" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed")
+            self._print("done" if kind is None else "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
 
     def done(self, item: WorkItem, info: Mapping[str, Any]) -> None:
         """Count one finished item."""

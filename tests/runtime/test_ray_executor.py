@@ -1,6 +1,7 @@
 """What only the Ray executor has to deal with: dead workers, needs that no node meets, sessions of somebody else."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import OutOfMemoryError
 
-from modularity.errors import InputError
+from modularity.errors import InputError, WorkError
 from modularity.runtime import RuntimeConfig, open_executor
+from modularity.runtime.ray_pool import _cause
 from modularity.types import WorkItem
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -19,10 +22,12 @@ ITEMS = [WorkItem.of("square", x=x) for x in range(7)]
 
 @dataclass(frozen=True)
 class Squares:
-    """Factory of a worker that writes squares to a folder; with `dies` the process ends at the first try of an item."""
+    """Factory of a worker that writes squares; with `dies` the process ends at the first try of some,
+    with `hangs` item 1 never ends."""
 
     folder: str
     dies: bool = False
+    hangs: bool = False
 
     def __call__(self) -> Callable[[WorkItem], dict[str, Any]]:
         return self.run
@@ -33,6 +38,8 @@ class Squares:
         if self.dies and x % 3 == 2 and not marker.exists():
             marker.touch()
             os._exit(1)
+        while self.hangs and x == 1:
+            time.sleep(1)
         (Path(self.folder) / f"square-{x}").write_text(str(x * x))
         return {}
 
@@ -45,6 +52,23 @@ def test_a_dead_worker_is_replaced_and_its_item_run_again(tmp_path: Path) -> Non
     with open_executor(RuntimeConfig(executor="ray", cpus_per_worker=1)) as executor:
         executor.run(ITEMS, Squares(str(tmp_path), dies=True))
     assert squares(tmp_path) == {x: x * x for x in range(7)}
+
+
+def test_an_item_that_hangs_is_killed_and_told_and_the_others_are_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RuntimeConfig(executor="ray", cpus_per_worker=1, item_timeout_s=0.5, max_attempts=2)
+    with (
+        open_executor(config) as executor,
+        pytest.raises(WorkError, match=r"1 of 4 work items failed.*\n  square\(x=1\) failed after 2 attempts: Timeout"),
+    ):
+        executor.run(ITEMS[:4], Squares(str(tmp_path), hangs=True))
+    assert sorted(squares(tmp_path)) == [0, 2, 3]
+    assert "square(x=1) goes back, attempt 1 of 2 failed: TimeoutError: no result after 0.5" in capsys.readouterr().err
+
+
+def test_a_worker_that_ray_kills_for_its_memory_is_a_lack_of_memory() -> None:
+    assert isinstance(_cause(OutOfMemoryError("node ran out of memory")), MemoryError)
 
 
 def test_needs_that_no_node_meets_are_refused_at_once() -> None:
