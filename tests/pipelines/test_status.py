@@ -9,7 +9,17 @@ import pytest
 
 from modularity.errors import StoreError
 from modularity.pipelines import run_status, status_of
-from modularity.store import Manifest, Run, StudyRecord, create_run, open_run, write_study
+from modularity.store import (
+    Manifest,
+    Run,
+    ScannedCheckpoint,
+    ScanRecord,
+    StudyRecord,
+    create_run,
+    open_run,
+    write_scan,
+    write_study,
+)
 from modularity.types import WorkItem
 
 
@@ -92,6 +102,16 @@ def test_a_study_in_parts_is_told_as_a_whole(finished: Run, tmp_path: Path) -> N
     (study / "study.json").write_text('{"schema_version": 1, "job": "x", "parts": []}')
     with pytest.raises(StoreError, match=r"study\.json is damaged at 'parts'"):
         status_of(str(study))
+
+
+def test_a_scan_tells_the_work_that_is_left(tmp_path: Path) -> None:
+    done = [ScannedCheckpoint(name=f"s{n}", step=n, model="m", state="finished", seconds=60.0 * n) for n in (1, 3)]
+    left = [ScannedCheckpoint(name=f"s{n}", step=n, model="m") for n in (4, 5, 6)]
+    write_scan(tmp_path, ScanRecord(checkpoints=(*done, *left), state="running"))
+    status = status_of(str(tmp_path))
+    assert "about 6 min 0 s of work for 3 checkpoints" in status.text()
+    write_scan(tmp_path, ScanRecord(checkpoints=tuple(left)))
+    assert "of work" not in status_of(str(tmp_path)).text()
 
 
 def test_a_place_without_run_is_an_error(tmp_path: Path) -> None:
