@@ -41,9 +41,29 @@ def local_ray() -> Iterator[None]:
     """A local Ray with two CPUs, started once and stopped at the end."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    _start_local_ray()
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def no_local_ray() -> Iterator[None]:
+    """No Ray in this process, for a module that joins clusters of its own; the one for all tests is back after it."""
+    import ray
+
+    was_there = ray.is_initialized()
+    ray.shutdown()
+    yield
+    ray.shutdown()
+    if was_there:
+        _start_local_ray()
+
+
+def _start_local_ray() -> None:
+    """`local`: whatever cluster another process has started on this machine is left alone."""
+    import ray
+
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
 
 
 @pytest.fixture

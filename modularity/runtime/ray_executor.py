@@ -96,7 +96,13 @@ def ray_executor(config: RuntimeConfig) -> Iterator[RayExecutor]:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level="warning")
         else:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", num_cpus=available_cpus())
+            ray.init(  # without "local" it joins any cluster that runs on this machine
+                "local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                num_cpus=available_cpus(),
+            )
     except (ConnectionError, RayError, ValueError) as error:
         where = f"the Ray cluster at {address!r}" if address else "a local Ray"
         raise InputError(

@@ -79,9 +79,8 @@ def running(config: RuntimeConfig, n: int, factory: Squares, *, uses_model: bool
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A head without CPUs and one node; tests add others and take them away. No other Ray of this process survives."""
-    ray.shutdown()
+def cluster(no_local_ray: None) -> Iterator[Cluster]:
+    """A head without CPUs and one node; tests add others and take them away."""
     fast = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": fast}

@@ -12,8 +12,8 @@ import ray
 from ray.exceptions import OutOfMemoryError
 
 from modularity.errors import InputError, WorkError
-from modularity.runtime import RuntimeConfig, open_executor
-from modularity.runtime.ray_pool import _cause
+from modularity.runtime import RuntimeConfig, open_executor, ray_pool
+from modularity.runtime.cluster_view import UNLIMITED, ClusterView, Needs
 from modularity.types import WorkItem
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -68,7 +68,7 @@ def test_an_item_that_hangs_is_killed_and_told_and_the_others_are_done(
 
 
 def test_a_worker_that_ray_kills_for_its_memory_is_a_lack_of_memory() -> None:
-    assert isinstance(_cause(OutOfMemoryError("node ran out of memory")), MemoryError)
+    assert isinstance(ray_pool._cause(OutOfMemoryError("node ran out of memory")), MemoryError)
 
 
 def test_needs_that_no_node_meets_are_refused_at_once() -> None:
@@ -77,6 +77,22 @@ def test_needs_that_no_node_meets_are_refused_at_once() -> None:
         pytest.raises(InputError, match=r"a worker needs 64 CPUs and 0 GPUs, but no node has them \(nodes: 2 CPUs"),
     ):
         executor.run(ITEMS, Squares("unused"))
+
+
+def test_nodes_that_an_autoscaler_does_not_bring_are_waited_for_so_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = ClusterView(({"CPU": 2.0},), autoscales=True)
+    monkeypatch.setattr(ray_pool, "read_cluster", lambda: view)
+    monkeypatch.setattr(ray_pool, "WAITING_LINE_S", 0.0)
+    pool = ray_pool.RayPool(Squares("unused"), Needs(64, 0), RuntimeConfig(node_wait_s=0.3))
+    pool.start()
+    assert pool.limit() == UNLIMITED
+    assert "waiting for a worker with 64 CPUs and 0 GPUs: the autoscaler has to start a node" in capsys.readouterr().err
+    time.sleep(0.3)
+    with pytest.raises(InputError, match=r"no node for a worker with 64 CPUs and 0 GPUs came within 0.3 s .*nodes: 2"):
+        pool.limit()
+    pool.close()
 
 
 def test_a_worker_that_gets_no_cpu_holds_no_item(tmp_path: Path) -> None:
@@ -91,6 +107,23 @@ def test_a_worker_that_gets_no_cpu_holds_no_item(tmp_path: Path) -> None:
         executor.run(ITEMS, Squares(str(tmp_path)))
     ray.kill(squatter)
     assert squares(tmp_path) == {x: x * x for x in range(7)}
+
+
+def test_a_local_ray_is_started_whatever_else_runs_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def init(address: str, **options: Any) -> None:
+        asked.append(address)
+        raise ConnectionError("no room")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(InputError, match=r"cannot reach a local Ray: no room; .*runtime\.executor=inprocess"),
+        open_executor(RuntimeConfig(executor="ray")),
+    ):
+        pass
+    assert asked == ["local"]
 
 
 def test_a_session_that_was_there_is_left_running() -> None:
