@@ -46,7 +46,7 @@ class Fit:
 
     @property
     def most_machines(self) -> int:
-        """Machines beyond which some have no work that runs the model."""
+        """Machines beyond which some have none of these items."""
         return max(1, math.ceil(self.load.n_parallel / self.workers)) if self.workers else 0
 
     def seconds(self, n_machines: int) -> float | None:
@@ -115,7 +115,7 @@ class Fit:
 
     def _machines_text(self) -> str:
         n = self.load.n_parallel
-        what = "1 item runs the model" if n == 1 else f"{n:,} items run the model"
+        what = "there is 1 item" if n == 1 else f"{n:,} items can run side by side"
         return f"1 is enough; {what}, so more than {self.most_machines:,} have no use"
 
     def _time_text(self) -> str:

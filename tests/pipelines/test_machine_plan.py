@@ -132,5 +132,5 @@ def test_the_text_names_machines_and_their_use() -> None:
     text = machines_text(LOADS, [MACHINE, HOST])
     assert "On four (32 CPUs, 68.7 GB, 4 × G of 10.7 GB)" in text
     assert "On host (8 CPUs, 17.2 GB)" in text
-    assert "1 is enough; 40 items run the model, so more than 10 have no use" in text
+    assert "1 is enough; 40 items can run side by side, so more than 10 have no use" in text
     assert "--set runtime.gpus_per_worker=1 --set runtime.cpus_per_worker=8" in text
