@@ -20,7 +20,8 @@ from modularity.types import WorkItem
 class RayExecutor:
     """Runs items on the Ray session of this process; made by `ray_executor`.
 
-    Actors live on between calls of `run` with an equal factory, so that a loaded model is used again.
+    Actors live on between calls of `run`: with an equal factory a loaded model is used again, with another one that
+    needs equal resources the process is.
     """
 
     def __init__(self, config: RuntimeConfig, *, started_here: bool) -> None:
@@ -29,7 +30,7 @@ class RayExecutor:
         self._cpus = config.cpus_per_worker or default_cpus
         self.n_threads = max(1, int(self._cpus))
         self._pool: RayPool | None = None
-        self._made_for: tuple[WorkerFactory, Needs] | None = None
+        self._made_by: WorkerFactory | None = None
         self._idle: tuple[Worker, ...] = ()
 
     def run(
@@ -44,12 +45,9 @@ class RayExecutor:
         if not items:
             return
         needs = self._needs(uses_model)
-        if self._pool is None or self._made_for != (factory, needs):
-            self.release()
-            read_cluster().check(needs)
-            self._pool, self._made_for = RayPool(factory, needs, self._config), (factory, needs)
+        pool = self._pool_for(factory, needs, len(items))
         metrics = StepMetrics(on_gpu=needs.gpus > 0)
-        scheduler = Scheduler(self._pool, self._config, self._idle, metrics=metrics)
+        scheduler = Scheduler(pool, self._config, self._idle, metrics=metrics)
         queue = WorkQueue(items, self._config.max_attempts)
         try:
             scheduler.run(queue, on_done)
@@ -61,13 +59,28 @@ class RayExecutor:
             metrics.close()
         raise_failures(queue.failures, len(items))
 
+    def _pool_for(self, factory: WorkerFactory, needs: Needs, n_items: int) -> RayPool:
+        """The pool that is there, its idle workers built anew where the factory is another one; or a new pool."""
+        if self._pool is None or self._pool.needs != needs:
+            self.release()
+            read_cluster().check(needs)
+            self._pool = RayPool(factory, needs, self._config)
+        elif self._made_by != factory:
+            kept, others = self._idle[:n_items], self._idle[n_items:]
+            for worker in others:
+                self._pool.stop(worker)
+            self._pool.rebuild(factory, kept)
+            self._idle = ()
+        self._made_by = factory
+        return self._pool
+
     def release(self) -> None:
         """Stop the actors that were kept, which frees their CPUs, GPUs and memory."""
         if self._pool is not None:
             self._pool.close()
             for worker in self._idle:
                 self._pool.stop(worker)
-        self._pool, self._made_for, self._idle = None, None, ()
+        self._pool, self._made_by, self._idle = None, None, ()
 
     def _needs(self, uses_model: bool) -> Needs:
         gpus = self._config.gpus_per_worker

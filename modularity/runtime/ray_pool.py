@@ -5,7 +5,9 @@ retry counts are used up while a node is being declared dead. Here every death i
 Only work items and small counts travel; workers write their results.
 """
 
+import gc
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -25,16 +27,17 @@ WAITING_LINE_S = 30.0
 class _ItemActor:
     """Holds one worker in an actor process."""
 
-    def __init__(self, factory: WorkerFactory) -> None:
-        self._factory = factory
+    def __init__(self) -> None:
         self._worker: Any = None
 
     def ready(self) -> None:
         """Returns when the actor has its resources and its process runs."""
 
-    def build(self) -> None:
-        """Build the worker, such as by loading a model."""
-        self._worker = self._factory()
+    def build(self, factory: WorkerFactory) -> None:
+        """Build the worker, such as by loading a model; the memory of an earlier one is free before."""
+        self._worker = None
+        gc.collect()
+        self._worker = factory()
 
     def run(self, given: Assignment) -> ItemInfo:
         """Compute one item."""
@@ -42,7 +45,7 @@ class _ItemActor:
 
 
 class RayPool:
-    """See `scheduler.Pool`. One pool is for one factory.
+    """See `scheduler.Pool`. All workers of a pool are built by one factory at a time.
 
     Parameters
     ----------
@@ -52,13 +55,19 @@ class RayPool:
     """
 
     def __init__(self, factory: WorkerFactory, needs: Needs, config: RuntimeConfig) -> None:
-        self._needs, self._config = needs, config
+        self.needs, self._config = needs, config
         self._factory = ray.put(factory)
         self._pending: dict[Any, Any] = {}
         self._building: dict[Any, Any] = {}
         self._running: dict[Any, Any] = {}
         self._view: ClusterView | None = None
         self._read_at = self._asked_at = self._told_at = time.monotonic()
+
+    def rebuild(self, factory: WorkerFactory, workers: Sequence[Any]) -> None:
+        """Build workers by another factory from now on, these ones first; a new process would have to import torch."""
+        self._factory = ray.put(factory)
+        for actor in workers:
+            self._building[actor.build.remote(self._factory)] = actor
 
     @property
     def n_pending(self) -> int:
@@ -76,29 +85,29 @@ class RayPool:
         if self._view is None or now - self._read_at >= VIEW_S:
             self._view, self._read_at = read_cluster(), now
         if self._view.autoscales:
-            self._view.check(self._needs)
+            self._view.check(self.needs)
         self._tell(now, self._view)
-        return max(1, self._view.capacity(self._needs))
+        return max(1, self._view.capacity(self.needs))
 
     def _tell(self, now: float, view: ClusterView) -> None:
         """Say what is waited for, and end the wait for nodes that do not come."""
         if not self._pending or self._building or self._running:
             self._asked_at = self._told_at = now
             return
-        if not view.fits_present(self._needs) and now - self._asked_at >= self._config.node_wait_s:
+        if not view.fits_present(self.needs) and now - self._asked_at >= self._config.node_wait_s:
             raise InputError(
-                f"no node for a worker with {self._needs} came within {self._config.node_wait_s:g} s "
+                f"no node for a worker with {self.needs} came within {self._config.node_wait_s:g} s "
                 f"(runtime.node_wait_s; {view.describe()}); see what the autoscaler says (`ray status`), "
                 "or lower runtime.cpus_per_worker or runtime.gpus_per_worker"
             )
         if now - self._told_at >= WAITING_LINE_S:
             self._told_at = now
-            why = "the cluster is busy" if view.fits_present(self._needs) else "the autoscaler has to start a node"
-            say(f"waiting for a worker with {self._needs}: {why}")
+            why = "the cluster is busy" if view.fits_present(self.needs) else "the autoscaler has to start a node"
+            say(f"waiting for a worker with {self.needs}: {why}")
 
     def start(self) -> None:
         """See `scheduler.Pool`."""
-        needs = self._needs
+        needs = self.needs
         options = {
             "num_cpus": needs.cpus,
             "num_gpus": needs.gpus,
@@ -106,7 +115,7 @@ class RayPool:
             "max_task_retries": 0,
             "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}} if needs.gpus == 0 else {},
         }
-        actor = ray.remote(_ItemActor).options(**options).remote(self._factory)
+        actor = ray.remote(_ItemActor).options(**options).remote()
         self._pending[actor.ready.remote()] = actor
 
     def withdraw(self, n: int) -> None:
@@ -144,7 +153,7 @@ class RayPool:
         if is_item:
             return Done(actor, info)
         if is_new:
-            self._building[actor.build.remote()] = actor
+            self._building[actor.build.remote(self._factory)] = actor
             return None
         return Ready(actor)
 

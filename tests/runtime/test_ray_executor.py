@@ -44,6 +44,20 @@ class Squares:
         return {}
 
 
+@dataclass(frozen=True)
+class ProcessNames:
+    """Factory of a worker that tells its process, and how many others were built before it there."""
+
+    name: str
+
+    def __call__(self) -> Callable[[WorkItem], dict[str, Any]]:
+        ProcessNames.n_built = getattr(ProcessNames, "n_built", 0) + 1  # type: ignore[attr-defined]
+        return self.run
+
+    def run(self, item: WorkItem) -> dict[str, Any]:
+        return {"name": self.name, "pid": os.getpid(), "n_built": ProcessNames.n_built}  # type: ignore[attr-defined]
+
+
 def squares(folder: Path) -> dict[int, int]:
     return {int(path.name.split("-")[1]): int(path.read_text()) for path in folder.glob("square-*")}
 
@@ -65,6 +79,16 @@ def test_an_item_that_hangs_is_killed_and_told_and_the_others_are_done(
         executor.run(ITEMS[:4], Squares(str(tmp_path), hangs=True))
     assert sorted(squares(tmp_path)) == [0, 2, 3]
     assert "square(x=1) goes back, attempt 1 of 2 failed: TimeoutError: no result after 0.5" in capsys.readouterr().err
+
+
+def test_workers_of_another_factory_are_built_in_the_processes_that_are_there() -> None:
+    told: list[dict[str, Any]] = []
+    with open_executor(RuntimeConfig(executor="ray", cpus_per_worker=1, workers=1)) as executor:
+        for name in ("first", "first", "second"):
+            executor.run(ITEMS[:2], ProcessNames(name), on_done=lambda _, info: told.append(dict(info)))
+    assert [each["name"] for each in told] == ["first"] * 4 + ["second"] * 2
+    assert len({each["pid"] for each in told}) == 1
+    assert [each["n_built"] for each in told] == [1] * 4 + [2] * 2
 
 
 def test_a_worker_that_ray_kills_for_its_memory_is_a_lack_of_memory() -> None:
