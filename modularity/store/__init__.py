@@ -31,7 +31,7 @@ from modularity.store.scan_record import (
 from modularity.store.space import MissingObjectError, Space, open_space
 from modularity.store.sql import sql, table_columns
 from modularity.store.tables import table_from_columns
-from modularity.store.verify import StoreProblem, StoreReport, items_to_redo, missing_or_resized, verify_store
+from modularity.store.verify import StoreProblem, StoreReport, is_complete, missing_or_resized, verify_store
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -61,8 +61,8 @@ __all__ = [
     "differing_keys",
     "find_run",
     "find_scan",
+    "is_complete",
     "is_scan",
-    "items_to_redo",
     "missing_or_resized",
     "open_run",
     "open_space",

@@ -3,17 +3,21 @@
 Everything goes through obstore, whose `mode="create"` is atomic on local folders (hard link) and on object stores
 (conditional PUT): that is what lets several workers agree who committed first. Credentials and endpoints come from the
 environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...) and are never recorded.
+
+What an object store does not answer is asked again: errors 5xx and 429, connections that are refused, reset or cut, and
+requests that time out. `RETRIES` and `CLIENT` say for how long.
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
-import zarr.storage
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
@@ -22,7 +26,16 @@ from modularity.errors import InputError, StoreError
 _PROBE = "write-check"
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 _REMOTE_CHECKS = "the address, and credentials in the environment"
+_UNANSWERED = ("retries", "timed out", "error sending request", "Server returned non-2xx status code: 5")
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
+RETRIES: Mapping[str, Any] = {
+    "max_retries": 40,  # so that the time decides
+    "retry_timeout": timedelta(minutes=4, seconds=30),  # obstore asks for less than 5 minutes: credentials expire
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2},
+}
+"""How an object store is asked again, with pauses that double from 0.1 to 15 seconds and are varied at random."""
+CLIENT: Mapping[str, Any] = {"connect_timeout": "10s", "read_timeout": "2m", "timeout": "10m"}
+"""Time to connect, between two answers, and for a whole request: a shard of 144 MiB needs 2 minutes at 10 Mbit/s."""
 
 
 class MissingObjectError(StoreError):
@@ -174,17 +187,10 @@ class Space:
         except MissingObjectError:
             return
 
-    def zarr_store(self, prefix: str = "", *, read_only: bool = False) -> Any:
-        """A zarr store on the same place (`LocalStore` on disk, `ObjectStore` otherwise)."""
-        place = self.join(prefix) if prefix else self
-        if place.is_local:
-            return zarr.storage.LocalStore(place.uri, read_only=read_only)
-        return zarr.storage.ObjectStore(place._opened(), read_only=read_only)
-
     def _opened(self, *, create: bool = False) -> Any:
         if self._store is None:
             if not self.is_local:
-                self._store = from_url(self.uri, client_options=_client_options())
+                self._store = from_url(self.uri, client_options=_client_options(), retry_config=dict(RETRIES))
             elif create or Path(self.uri).is_dir():
                 self._store = LocalStore(self.uri, mkdir=True)
             else:
@@ -208,12 +214,14 @@ class Space:
                 raise
             raise StoreError(f"{verb} {self.address(path)} failed: a part of the path is no folder") from None
         except (BaseError, PermissionError, OSError, ValueError) as error:
-            cause = str(error).split("\n", 1)[0]
+            cause = without_secrets(str(error).split("\n", 1)[0])
             raise StoreError(f"{verb} {self.address(path)} failed: {cause}; {self._remedy(cause)}") from None
 
     def _remedy(self, cause: str) -> str:
         if any(full in cause for full in _FULL):
             return "make room there and run the job again: what is recorded stays"
+        if not self.is_local and any(sign in cause for sign in _UNANSWERED):
+            return "run the job again when the store answers: what is recorded stays"
         return f"check {'the path and its permissions' if self.is_local else _REMOTE_CHECKS}"
 
 
@@ -254,7 +262,8 @@ def _is_text(uri: str) -> bool:
 def _refuse(uri: str) -> str:
     known = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
     raise InputError(
-        f"{uri!r} is no place to keep a run: expected a local path, file://, or bucket/prefix after {known}"
+        f"{without_secrets(uri)!r} is no place to keep a run: "
+        f"expected a local path, file://, or bucket/prefix after {known}"
     )
 
 
@@ -265,4 +274,17 @@ def _client_options() -> dict[str, Any]:
         or os.environ.get("AWS_ENDPOINT_URL")
         or os.environ.get("AWS_ENDPOINT", "")
     )
-    return {"allow_http": True} if endpoint.startswith("http://") else {}
+    return {**CLIENT, **({"allow_http": True} if endpoint.startswith("http://") else {})}
+
+
+def without_secrets(text: str) -> str:
+    """A message without user names and passwords in addresses, signatures, and credentials of the environment."""
+    for name, value in os.environ.items():
+        if _SECRET_NAME.fullmatch(name) and len(value) >= 8:
+            text = text.replace(value, "***")
+    return _SIGNATURE.sub(r"\1***", _USER.sub("://***@", text))
+
+
+_SECRET_NAME = re.compile(r"(AWS|AZURE|GOOGLE|GCS)_.*(KEY|SECRET|TOKEN|PASSWORD|SAS).*")
+_USER = re.compile(r"://[^/\s@]+@")
+_SIGNATURE = re.compile(r"([?&](?:sig|X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token)=)[^&\s]+", re.IGNORECASE)
