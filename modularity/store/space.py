@@ -10,11 +10,11 @@ requests that time out. `RETRIES` and `CLIENT` say for how long.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -26,7 +26,8 @@ from modularity.errors import InputError, StoreError
 _PROBE = "write-check"
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 _REMOTE_CHECKS = "the address, and credentials in the environment"
-_UNANSWERED = ("retries", "timed out", "error sending request", "Server returned non-2xx status code: 5")
+_CUT = ("response body error", "error sending request", "timed out")
+_UNANSWERED = (*_CUT, "status code: 5", "status code: 429")
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 RETRIES: Mapping[str, Any] = {
     "max_retries": 40,  # so that the time decides
@@ -34,8 +35,11 @@ RETRIES: Mapping[str, Any] = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2},
 }
 """How an object store is asked again, with pauses that double from 0.1 to 15 seconds and are varied at random."""
+CUT_ANSWERS = 3
+"""How often a request is repeated whose answer ends too early."""
 CLIENT: Mapping[str, Any] = {"connect_timeout": "10s", "read_timeout": "2m", "timeout": "10m"}
 """Time to connect, between two answers, and for a whole request: a shard of 144 MiB needs 2 minutes at 10 Mbit/s."""
+_T = TypeVar("_T")
 
 
 class MissingObjectError(StoreError):
@@ -84,29 +88,35 @@ class Space:
     def read(self, path: str) -> bytes:
         """Whole object; MissingObjectError if there is none."""
         with self._reading(path):
-            return bytes(obstore.get(self._opened(), path).bytes())
+            return self._asked_again(lambda: bytes(obstore.get(self._opened(), path).bytes()))
 
     def read_range(self, path: str, start: int, stop: int) -> memoryview:
         """Bytes start..stop of an object; MissingObjectError if there is none."""
         with self._reading(path):
-            return memoryview(obstore.get_range(self._opened(), path, start=start, end=stop))
+            part = self._asked_again(lambda: obstore.get_range(self._opened(), path, start=start, end=stop))
+            return memoryview(part)
 
     def read_tail(self, path: str, n_bytes: int) -> memoryview:
         """Last `n_bytes` bytes of an object (all of it when shorter); MissingObjectError if there is none."""
         with self._reading(path):
-            response = obstore.get(self._opened(), path, options={"range": {"suffix": n_bytes}})
-            return memoryview(response.bytes())
+            tail: Any = {"range": {"suffix": n_bytes}}
+            return memoryview(self._asked_again(lambda: obstore.get(self._opened(), path, options=tail).bytes()))
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write or replace an object; readers see the old or the new one, never a part."""
         with self._failing("writing", path):
-            obstore.put(self._opened(create=True), path, data, use_multipart=False)
+            store = self._opened(create=True)
+            self._asked_again(lambda: obstore.put(store, path, data, use_multipart=False))
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write an object unless it exists; True for exactly one of several racing callers."""
+        """Write an object unless it exists; True for at most one of several racing callers.
+
+        False for all of them where a request was carried out and its answer was lost: compare what is there.
+        """
         with self._failing("creating", path):
+            store = self._opened(create=True)
             try:
-                obstore.put(self._opened(create=True), path, data, mode="create", use_multipart=False)
+                self._asked_again(lambda: obstore.put(store, path, data, mode="create", use_multipart=False))
             except AlreadyExistsError:
                 return False
             return True
@@ -129,15 +139,17 @@ class Space:
         if self.is_local and not Path(self.uri).is_dir():
             return {}
         with self._failing("listing", prefix):
-            batches = obstore.list(self._opened(), prefix or None)
-            return {str(entry["path"]): int(entry["size"]) for batch in batches for entry in batch}
+            entries = self._asked_again(
+                lambda: [e for batch in obstore.list(self._opened(), prefix or None) for e in batch]
+            )
+            return {str(entry["path"]): int(entry["size"]) for entry in entries}
 
     def list_folders(self, prefix: str = "") -> tuple[str, ...]:
         """Sorted paths of the folders directly below `prefix`; empty if there is none."""
         if self.is_local and not Path(self.uri).is_dir():
             return ()
         with self._failing("listing", prefix):
-            found = obstore.list_with_delimiter(self._opened(), prefix or None)
+            found = self._asked_again(lambda: obstore.list_with_delimiter(self._opened(), prefix or None))
             return tuple(sorted(str(path).rstrip("/") for path in found["common_prefixes"]))
 
     def is_empty(self) -> bool:
@@ -148,7 +160,7 @@ class Space:
                 raise InputError(f"{self.uri} is a file, expected the folder of a run; name a folder")
             return not (folder.exists() and any(folder.iterdir()))
         with self._failing("listing", ""):
-            return not any(len(batch) for batch in obstore.list(self._opened(), None))
+            return self._asked_again(lambda: not any(len(batch) for batch in obstore.list(self._opened(), None)))
 
     def check_writable(self) -> None:
         """InputError if nothing can be written here; in an object store a small object is written and deleted."""
@@ -196,6 +208,16 @@ class Space:
             else:
                 raise FileNotFoundError(self.uri)
         return self._store
+
+    def _asked_again(self, action: Callable[[], _T]) -> _T:
+        """What a request gives; repeated where its answer is lost or ends too early, which obstore does not repeat."""
+        for _ in range(0 if self.is_local else CUT_ANSWERS):
+            try:
+                return action()
+            except BaseError as error:
+                if not any(sign in str(error) for sign in _CUT):
+                    raise
+        return action()
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:

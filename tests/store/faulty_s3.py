@@ -2,14 +2,13 @@
 
 import itertools
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-FAULTS = ("unavailable", "reset", "lost", "slow", "cut")
-"""503; a reset connection; a request that was carried out, but its answer is lost; a late answer; half of an answer."""
+FAULTS = ("unavailable", "dropped", "lost", "slow", "cut")
+"""503; a connection that ends; an answer that is lost, after the request was carried out; a late one; half of one."""
 SLOW_S = 0.1
 _SIGNED = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=a"
 _UNAVAILABLE = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -46,23 +45,21 @@ class FaultyApplication:
             text = f"<Error><Code>AccessDenied</Code><Sent>{environ.get('HTTP_AUTHORIZATION')}</Sent></Error>".encode()
             start_response("403 Forbidden", [("Content-Type", "text/xml"), ("Content-Length", str(len(text)))])
             return [text]
-        if fault == "reset":
-            self._reset(environ)
+        if fault == "dropped":
+            self._drop(environ)
         if fault == "slow":
             time.sleep(SLOW_S)
         answer = self._application(environ, start_response)
         if fault in ("lost", "cut"):
             whole = b"".join(answer)
             if fault == "lost" or len(whole) < 2 or environ["REQUEST_METHOD"] == "HEAD":
-                self._reset(environ)
-            return _half(whole, lambda: self._reset(environ))
+                self._drop(environ)
+            return _half(whole, lambda: self._drop(environ))
         return answer
 
     @staticmethod
-    def _reset(environ: dict[str, Any]) -> None:
-        connection = environ["werkzeug.socket"]
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()
+    def _drop(environ: dict[str, Any]) -> None:
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         raise ConnectionResetError("on purpose")
 
 
@@ -95,6 +92,6 @@ def _drain(environ: dict[str, Any]) -> None:
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
 
 
-def _half(whole: bytes, reset: Callable[[], None]) -> Iterable[bytes]:
+def _half(whole: bytes, drop: Callable[[], None]) -> Iterable[bytes]:
     yield whole[: len(whole) // 2]
-    reset()
+    drop()
