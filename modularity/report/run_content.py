@@ -14,12 +14,12 @@ from modularity.report.content import (
     Heatmap,
     OverlapMatrix,
     Provenance,
-    ProvenanceGroup,
     ReportContent,
     RunSummary,
     SubFunction,
     TopNeuron,
 )
+from modularity.report.provenance import run_provenance, status_command
 from modularity.report.run_experts import agreement_matrix, expert_curves, expert_maps, sensitivity_curves
 from modularity.report.run_function_experts import function_expert_curves
 from modularity.report.run_graph_modularity import JOB as GRAPH_MODULARITY
@@ -348,33 +348,15 @@ def _example_values(tables: RunTables, rows: list[Row]) -> tuple[ExampleValue, .
 
 
 def _provenance(run: Run) -> Provenance:
-    manifest = run.manifest
-    model = {name: str(value) for name, value in manifest.identity["model"].items()}
-    matmul = manifest.notes.get("matmul")
-    run_pairs = [
-        ("run", run.uri),
-        ("job", manifest.job),
-        ("variant", manifest.config["variant"]),
-        ("config digest", manifest.config_digest),
-        ("content hash", run.content_hash()),
-        ("created", manifest.created),
-        ("device", str(manifest.notes.get("device"))),
-        ("float32 products", "model's own precision" if matmul is None else
-         f"{matmul['name']} (error {matmul['chosen_error']:.1e}, default {matmul['default_error']:.1e})"),
-    ]  # fmt: skip
-    return Provenance(
-        groups=(
-            ProvenanceGroup("Run", tuple(run_pairs)),
-            ProvenanceGroup("Model", tuple(model.items())),
-            ProvenanceGroup("Data fingerprints", tuple(manifest.identity["data"].items())),
-            ProvenanceGroup("Versions", tuple(manifest.versions.items())),
-            ProvenanceGroup("Seeds", tuple((name, str(seed)) for name, seed in manifest.seeds.items())),
-        ),
-        commands=(
+    matmul = run.manifest.notes.get("matmul")
+    errors = "" if matmul is None else f"error {matmul['chosen_error']:.1e}, default {matmul['default_error']:.1e}"
+    products = "model's own precision" if matmul is None else f"{matmul['name']} ({errors})"
+    return run_provenance(
+        run,
+        details=[("float32 products", products)],
+        commands=[
             ("check every byte, and recompute rows from the model", f"modularity verify {run.uri}"),
-            ("how far the run is", f"modularity status {run.uri}"),
+            status_command(run),
             ("the tables", f'modularity sql {run.uri} "show tables"'),
-            ("run it again from the config below", "modularity run config.json --out ANOTHER"),
-        ),
-        config=json.dumps(manifest.config, indent=1, ensure_ascii=False),
+        ],
     )

@@ -1,18 +1,17 @@
 """The tables of a graph study, brought into the form that the page shows."""
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from modularity.report.content import Finding, Provenance, ProvenanceGroup, ReportContent, RunSummary
+from modularity.report.content import Finding, Provenance, ReportContent, RunSummary
 from modularity.report.graph_study import MEASURE_WORDS, GraphCurve, GraphNull, GraphStudy, GroupAgreement
+from modularity.report.provenance import run_provenance, status_command
+from modularity.report.run_tables import Row, table_rows
 from modularity.report.wording import interval, number, p_value, plural, significant
 from modularity.store import Run
 from modularity.types import ALL_LAYERS
 
-Row = dict[str, Any]
 JOB = "graph_modularity"
 LEVEL = 0.05
 TESTED = {"spectral": "ncut", "leiden": "modularity"}
@@ -28,8 +27,8 @@ def graph_modularity_content(run: Run, model: str) -> ReportContent:
     model : name of the model to print
     """
     manifest = run.manifest
-    tests, agreement = _rows(run, "graph_tests"), _rows(run, "graph_agreement")
-    observed = _rows(run, "graph_partitions")
+    tests, agreement = table_rows(run, "graph_tests"), table_rows(run, "graph_agreement")
+    observed = table_rows(run, "graph_partitions")
     return ReportContent(
         title=f"Graph modularity of {model}",
         run=RunSummary(
@@ -47,11 +46,6 @@ def graph_modularity_content(run: Run, model: str) -> ReportContent:
         notes=tuple(_notes(run, observed)),
         findings=(*_graph_findings(tests, observed), *_agreement_findings(agreement)),
     )
-
-
-def _rows(run: Run, table: str) -> list[Row]:
-    found: list[Row] = run.table(table).to_pylist() if table in run.tables() else []
-    return found
 
 
 def _curves(tests: Sequence[Row]) -> Iterator[GraphCurve]:
@@ -187,29 +181,16 @@ def _notes(run: Run, observed: Sequence[Row]) -> Iterator[str]:
 
 
 def _provenance(run: Run) -> Provenance:
-    manifest = run.manifest
-    source = manifest.identity.get("source")
-    pairs = [
-        ("run", run.uri),
-        ("job", manifest.job),
-        *([("source", str(manifest.config["source"])), ("its content hash", source["content_hash"])] if source else []),
-        ("config digest", manifest.config_digest),
-        ("content hash", run.content_hash()),
-        ("created", manifest.created),
-    ]
-    model = {name: str(value) for name, value in manifest.identity["model"].items()}
-    return Provenance(
-        groups=(
-            ProvenanceGroup("Run", tuple(pairs)),
-            ProvenanceGroup("Model", tuple(model.items())),
-            ProvenanceGroup("Versions", tuple(manifest.versions.items())),
-            ProvenanceGroup("Seeds", tuple((name, str(seed)) for name, seed in manifest.seeds.items())),
-        ),
-        commands=(
+    source = run.manifest.identity.get("source")
+    origin = (
+        [("source", str(run.manifest.config["source"])), ("its content hash", source["content_hash"])] if source else []
+    )
+    return run_provenance(
+        run,
+        origin=origin,
+        commands=[
             ("check every byte", f"modularity verify {run.uri}"),
-            ("how far the run is", f"modularity status {run.uri}"),
+            status_command(run),
             ("the tests", f'modularity sql {run.uri} "select * from graph_tests"'),
-            ("run it again from the config below", "modularity run config.json --out ANOTHER"),
-        ),
-        config=json.dumps(manifest.config, indent=1, ensure_ascii=False),
+        ],
     )

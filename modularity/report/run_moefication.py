@@ -1,6 +1,5 @@
 """The tables of a MoEfication, brought into the form that the page shows, and what they say."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +8,6 @@ import numpy as np
 from modularity.report.content import (
     Finding,
     FunctionSummary,
-    Provenance,
-    ProvenanceGroup,
     ReportContent,
     RunSummary,
     SubFunction,
@@ -24,10 +21,11 @@ from modularity.report.moefication import (
     main_router,
     partition_name,
 )
+from modularity.report.provenance import run_provenance
+from modularity.report.run_tables import Row, table_rows
 from modularity.report.wording import number, p_value, percent, with_interval
 from modularity.store import Run
 
-Row = dict[str, Any]
 JOB = "moefication"
 LEVEL = 0.05
 PLACES = {"mass": "all layers", "loss": "all texts", "kl": "all texts", "agreement": "all texts",
@@ -52,7 +50,7 @@ def moefication_content(run: Run, model: str) -> ReportContent:
     model : name of the model to print
     """
     manifest, notes = run.manifest, run.manifest.notes
-    curve, tests = _rows(run, "selection_curve"), _rows(run, "selection_tests")
+    curve, tests = table_rows(run, "selection_curve"), table_rows(run, "selection_tests")
     shown = _selection(run, curve) if curve else None
     return ReportContent(
         title=f"Experts in the dense layers of {model}",
@@ -66,17 +64,14 @@ def moefication_content(run: Run, model: str) -> ReportContent:
             created=manifest.created,
         ),
         functions=tuple(_functions(run)),
-        provenance=_provenance(run),
+        provenance=run_provenance(
+            run, origin=[("partitions from", str(manifest.config["source"] or "the job itself"))]
+        ),
         selection=shown,
         sections=("selection",),
         notes=tuple(_notes(run, curve)),
-        findings=(*_findings(run, curve, tests), *_export_finding(_rows(run, "moefied_export"))),
+        findings=(*_findings(run, curve, tests), *_export_finding(table_rows(run, "moefied_export"))),
     )
-
-
-def _rows(run: Run, table: str) -> list[Row]:
-    found: list[Row] = run.table(table).to_pylist() if table in run.tables() else []
-    return found
 
 
 def _drawn(curve: Sequence[Row]) -> list[str]:
@@ -290,32 +285,3 @@ def _functions(run: Run) -> Iterator[FunctionSummary]:
             n_tokens=training["n_tokens"] + evaluation["n_tokens"],
             n_truncated=training["n_truncated"] + evaluation["n_truncated"],
         )
-
-
-def _provenance(run: Run) -> Provenance:
-    manifest = run.manifest
-    pairs = [
-        ("run", run.uri),
-        ("job", manifest.job),
-        ("partitions from", str(manifest.config["source"] or "the job itself")),
-        ("config digest", manifest.config_digest),
-        ("content hash", run.content_hash()),
-        ("created", manifest.created),
-        ("device", str(manifest.notes.get("device"))),
-    ]
-    model = {name: str(value) for name, value in manifest.identity["model"].items()}
-    return Provenance(
-        groups=(
-            ProvenanceGroup("Run", tuple(pairs)),
-            ProvenanceGroup("Model", tuple(model.items())),
-            ProvenanceGroup("Data fingerprints", tuple(manifest.identity["data"].items())),
-            ProvenanceGroup("Versions", tuple(manifest.versions.items())),
-            ProvenanceGroup("Seeds", tuple((name, str(seed)) for name, seed in manifest.seeds.items())),
-        ),
-        commands=(
-            ("how far the run is", f"modularity status {run.uri}"),
-            ("the tables", f'modularity sql {run.uri} "show tables"'),
-            ("run it again from the config below", "modularity run config.json --out ANOTHER"),
-        ),
-        config=json.dumps(manifest.config, indent=1, ensure_ascii=False),
-    )

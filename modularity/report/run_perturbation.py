@@ -1,25 +1,22 @@
 """The tables of a perturbation, brought into the form that the page shows."""
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from modularity.report.content import (
     Finding,
     FunctionSummary,
-    Provenance,
-    ProvenanceGroup,
     ReportContent,
     RunSummary,
     SubFunction,
 )
 from modularity.report.perturbation import Dose, DoseLine, DosePanel, DropMatrix, Perturbation, RoutingMatrix
+from modularity.report.provenance import source_provenance
+from modularity.report.run_tables import Row, table_rows
 from modularity.report.wording import number, p_value, percent, plural, with_interval
 from modularity.store import Run
 
-Row = dict[str, Any]
 UNCHANGED = "none"
 JOB = "perturbation"
 SHOWN = ("accuracy", "margin")
@@ -53,18 +50,12 @@ def perturbation_content(run: Run, model: str) -> ReportContent:
             created=manifest.created,
         ),
         functions=tuple(_functions(run)),
-        provenance=source_run_provenance(run),
+        provenance=source_provenance(run),
         perturbation=shown,
         sections=("perturbation", *(("routing",) if shown.routing else ())),
         notes=tuple(_notes(run, rows)),
         findings=(*_verdicts(table_rows(run, "dissociation")), *_routing_findings(table_rows(run, "routing_tests"))),
     )
-
-
-def table_rows(run: Run, table: str) -> list[Row]:
-    """Rows of a table; none where it is not there yet."""
-    found: list[Row] = run.table(table).to_pylist() if table in run.tables() else []
-    return found
 
 
 def _role(row: Row, task: str) -> str | None:
@@ -231,35 +222,3 @@ def _functions(run: Run) -> Iterator[FunctionSummary]:
             n_tokens=sum(task["n_tokens"] for task in own),
             n_truncated=sum(task["n_truncated"] for task in own),
         )
-
-
-def source_run_provenance(run: Run) -> Provenance:
-    """What is needed to judge and repeat a run that is made from another one."""
-    manifest = run.manifest
-    pairs = [
-        ("run", run.uri),
-        ("job", manifest.job),
-        ("rankings from", str(manifest.config["source"])),
-        ("its content hash", str(manifest.identity["source"]["content_hash"])),
-        ("variant", manifest.config["variant"]),
-        ("config digest", manifest.config_digest),
-        ("content hash", run.content_hash()),
-        ("created", manifest.created),
-        ("device", str(manifest.notes.get("device"))),
-    ]
-    model = {name: str(value) for name, value in manifest.identity["model"].items()}
-    return Provenance(
-        groups=(
-            ProvenanceGroup("Run", tuple(pairs)),
-            ProvenanceGroup("Model", tuple(model.items())),
-            ProvenanceGroup("Data fingerprints", tuple(manifest.identity["data"].items())),
-            ProvenanceGroup("Versions", tuple(manifest.versions.items())),
-            ProvenanceGroup("Seeds", tuple((name, str(seed)) for name, seed in manifest.seeds.items())),
-        ),
-        commands=(
-            ("how far the run is", f"modularity status {run.uri}"),
-            ("the tables", f'modularity sql {run.uri} "show tables"'),
-            ("run it again from the config below", "modularity run config.json --out ANOTHER"),
-        ),
-        config=json.dumps(manifest.config, indent=1, ensure_ascii=False),
-    )

@@ -1,6 +1,5 @@
 """The tables of a pruning, brought into the form that the page shows."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,17 +8,16 @@ import numpy as np
 from modularity.report.content import (
     Finding,
     FunctionSummary,
-    Provenance,
-    ProvenanceGroup,
     ReportContent,
     RunSummary,
     SubFunction,
 )
+from modularity.report.provenance import run_provenance
 from modularity.report.pruning import Curve, Pruning, PruningPlot, Written, area_cell, points, trimmed
+from modularity.report.run_tables import Row, table_rows
 from modularity.report.wording import number, p_cell, p_value, percent, plural, significant, with_interval
 from modularity.store import Run
 
-Row = dict[str, Any]
 JOB = "pruning"
 RANDOM = "random"
 MEASURE_NAMES = {"top1": "top-1", "top10": "top-10", "top1_uncommon": "top-1 without the commonest tokens"}
@@ -35,9 +33,9 @@ def pruning_content(run: Run, model: str) -> ReportContent:
     """
     manifest = run.manifest
     notes = manifest.notes
-    areas, choices = _rows(run, "pruning_areas"), _rows(run, "pruning_choices")
-    tests = _rows(run, "continuation_tests")
-    steps = [row for row in _rows(run, "pruning_steps") if row["part"] == "evaluation"] if choices else []
+    areas, choices = table_rows(run, "pruning_areas"), table_rows(run, "pruning_choices")
+    tests = table_rows(run, "continuation_tests")
+    steps = [row for row in table_rows(run, "pruning_steps") if row["part"] == "evaluation"] if choices else []
     shown = Pruning(
         plots=tuple(_plot(steps, choice) for choice in choices),
         written=tuple(map(_written, tests)),
@@ -55,17 +53,12 @@ def pruning_content(run: Run, model: str) -> ReportContent:
             created=manifest.created,
         ),
         functions=tuple(_functions(run)),
-        provenance=_provenance(run),
+        provenance=run_provenance(run),
         pruning=shown,
         sections=("pruning",),
         notes=tuple(_notes(run, choices)),
         findings=(*_area_findings(areas, choices), *_written_findings(tests), *_export_findings(run)),
     )
-
-
-def _rows(run: Run, table: str) -> list[Row]:
-    found: list[Row] = run.table(table).to_pylist() if table in run.tables() else []
-    return found
 
 
 def _plot(rows: Sequence[Row], choice: Row) -> PruningPlot:
@@ -184,7 +177,7 @@ def _written_findings(tests: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _export_findings(run: Run) -> Iterator[Finding]:
-    for row in _rows(run, "pruned_checkpoints"):
+    for row in table_rows(run, "pruned_checkpoints"):
         width = f", FFN width {row['ffn_width']} of {row['ffn_width_before']}" if row["ffn_width"] >= 0 else ""
         yield Finding(
             f"checkpoint without {row['pruned']}: {row['n_parameters']:,} of {row['n_parameters_before']:,} parameters"
@@ -200,7 +193,7 @@ def _export_findings(run: Run) -> Iterator[Finding]:
 def _notes(run: Run, choices: Sequence[Row]) -> Iterator[str]:
     manifest = run.manifest
     yield from (f"{note[:1].upper()}{note[1:]}." for note in manifest.notes.get("plan", []))
-    written = _rows(run, "continuations")
+    written = table_rows(run, "continuations")
     for choice in choices:
         of = [row for row in written if row["prompts_of"] == choice["pruned"] and row["prompt_text"]]
         before = {row["prompt"]: row for row in of if row["model"] == "unchanged"}
@@ -229,31 +222,3 @@ def _functions(run: Run) -> Iterator[FunctionSummary]:
             n_tokens=sum(corpus["tokens"].values()),
             n_truncated=corpus["n_truncated"],
         )
-
-
-def _provenance(run: Run) -> Provenance:
-    manifest = run.manifest
-    pairs = [
-        ("run", run.uri),
-        ("job", manifest.job),
-        ("config digest", manifest.config_digest),
-        ("content hash", run.content_hash()),
-        ("created", manifest.created),
-        ("device", str(manifest.notes.get("device"))),
-    ]
-    model = {name: str(value) for name, value in manifest.identity["model"].items()}
-    return Provenance(
-        groups=(
-            ProvenanceGroup("Run", tuple(pairs)),
-            ProvenanceGroup("Model", tuple(model.items())),
-            ProvenanceGroup("Data fingerprints", tuple(manifest.identity["data"].items())),
-            ProvenanceGroup("Versions", tuple(manifest.versions.items())),
-            ProvenanceGroup("Seeds", tuple((name, str(seed)) for name, seed in manifest.seeds.items())),
-        ),
-        commands=(
-            ("how far the run is", f"modularity status {run.uri}"),
-            ("the tables", f'modularity sql {run.uri} "show tables"'),
-            ("run it again from the config below", "modularity run config.json --out ANOTHER"),
-        ),
-        config=json.dumps(manifest.config, indent=1, ensure_ascii=False),
-    )

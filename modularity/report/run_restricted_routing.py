@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from modularity.report.content import Finding, FunctionSummary, ReportContent, RunSummary, SubFunction
+from modularity.report.provenance import source_provenance
 from modularity.report.restricted_routing import STRATEGY_NAMES, RoutingStudy, StrategyValues, TunedTask
-from modularity.report.run_perturbation import source_run_provenance, table_rows
+from modularity.report.run_tables import table_rows
 from modularity.report.wording import joined, number, p_value, percent, plural, with_interval
 from modularity.store import Run
 
@@ -39,7 +40,7 @@ def restricted_routing_content(run: Run, model: str) -> ReportContent:
             created=manifest.created,
         ),
         functions=tuple(_functions(run)),
-        provenance=source_run_provenance(run),
+        provenance=source_provenance(run),
         tuning=_study(run, summary) if summary else None,
         sections=("routing",),
         notes=tuple(_notes(run)),

@@ -9,6 +9,12 @@ from modularity.store import Run
 Row = dict[str, Any]
 
 
+def table_rows(run: Run, table: str) -> list[Row]:
+    """Rows of a table in the order of the store; none where the run has not computed it yet."""
+    found: list[Row] = run.table(table).to_pylist() if table in run.tables() else []
+    return found
+
+
 class RunTables:
     """Rows of the run's tables, each read once; a table that is not there yet has no rows.
 
@@ -29,7 +35,7 @@ class RunTables:
     def rows(self, table: str, **wanted: Any) -> list[Row]:
         """Rows whose columns have the wanted values."""
         if table not in self._rows:
-            rows = self._run.table(table).to_pylist() if table in self._known else []
+            rows = table_rows(self._run, table) if table in self._known else []
             self._rows[table] = sorted(rows, key=self._place) if rows and "function" in rows[0] else rows
         return [row for row in self._rows[table] if all(row[name] == value for name, value in wanted.items())]
 

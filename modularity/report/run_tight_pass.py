@@ -1,12 +1,12 @@
 """The tables and spectra of a tight pass, brought into the form that its page shows."""
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from modularity.report.content import Finding, Provenance, ProvenanceGroup
+from modularity.report.content import Finding
+from modularity.report.provenance import run_provenance
+from modularity.report.run_tables import Row, table_rows
 from modularity.report.tight_pass import (
     LOWEST,
     MEASURE_NAMES,
@@ -28,7 +28,6 @@ METHODS = {
     "dense": "exact, from the whole Jacobian",
     "matrix_free": "estimated from products with random vectors",
 }
-Row = dict[str, Any]
 
 
 def tight_pass_content(run: Run) -> TightPass:
@@ -40,7 +39,7 @@ def tight_pass_content(run: Run) -> TightPass:
     """
     manifest, notes = run.manifest, run.manifest.notes
     model = _model_name(str(manifest.identity["model"]["name"]))
-    rows, layers = _rows(run, "tight_pass"), tuple(notes["layers"])
+    rows, layers = table_rows(run, "tight_pass"), tuple(notes["layers"])
     return TightPass(
         title=f"Tight passes in {model}",
         model=model,
@@ -51,13 +50,13 @@ def tight_pass_content(run: Run) -> TightPass:
         n_tokens=sum(text["n_tokens"] for text in notes["texts"]),
         created=manifest.created,
         state=manifest.state,
-        lines=tuple(_layer_lines(_rows(run, "tight_pass_layers"), layers)),
+        lines=tuple(_layer_lines(table_rows(run, "tight_pass_layers"), layers)),
         spectra=tuple(_spectrum_lines(run)),
         shares_X=SHARES_X,
         methods=tuple(_methods(rows)),
         findings=tuple(_findings(run)),
         notes=tuple(_notes(run, rows)),
-        provenance=_provenance(run),
+        provenance=run_provenance(run),
     )
 
 
@@ -65,11 +64,6 @@ def _model_name(name: str) -> str:
     """Name to print: the hub id, or the last folders of a local path."""
     parts = [part for part in name.replace("\\", "/").split("/") if part]
     return "/".join(parts[-2:]) if len(parts) > 2 else name
-
-
-def _rows(run: Run, table: str) -> list[Row]:
-    found: list[Row] = run.table(table).to_pylist() if table in run.tables() else []
-    return found
 
 
 def _layer_lines(rows: Sequence[Row], layers: Sequence[int]) -> Iterator[LayerLine]:
@@ -130,14 +124,14 @@ def _methods(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
 
 
 def _findings(run: Run) -> Iterator[Finding]:
-    tests, layers = _rows(run, "tight_pass_tests"), _rows(run, "tight_pass_layer_tests")
+    tests, layers = table_rows(run, "tight_pass_tests"), table_rows(run, "tight_pass_layer_tests")
     for kind in dict.fromkeys(row["sub_block"] for row in tests):
         for control in dict.fromkeys(row["control"] for row in tests):
             yield from _control_finding(tests, kind, control)
     for row in layers:
         if row["control"] == MODEL and row["measure"] == "effective_rank" and row["n_layers"] > 2:
             yield _layer_finding(row)
-    yield from _rank_finding(_rows(run, "tight_pass"))
+    yield from _rank_finding(table_rows(run, "tight_pass"))
 
 
 def _control_finding(tests: Sequence[Row], kind: str, control: str) -> Iterator[Finding]:
@@ -209,31 +203,3 @@ def _notes(run: Run, rows: Sequence[Row]) -> Iterator[str]:
         yield "Norms are left out: derivatives are by what the norm gives."
     if manifest.state != "finished":
         yield f"The run is {manifest.state}: parts of this page may be missing."
-
-
-def _provenance(run: Run) -> Provenance:
-    manifest = run.manifest
-    pairs = [
-        ("run", run.uri),
-        ("job", manifest.job),
-        ("config digest", manifest.config_digest),
-        ("content hash", run.content_hash()),
-        ("created", manifest.created),
-        ("device", str(manifest.notes.get("device"))),
-    ]
-    model = {name: str(value) for name, value in manifest.identity["model"].items()}
-    return Provenance(
-        groups=(
-            ProvenanceGroup("Run", tuple(pairs)),
-            ProvenanceGroup("Model", tuple(model.items())),
-            ProvenanceGroup("Data fingerprints", tuple(manifest.identity["data"].items())),
-            ProvenanceGroup("Versions", tuple(manifest.versions.items())),
-            ProvenanceGroup("Seeds", tuple((name, str(seed)) for name, seed in manifest.seeds.items())),
-        ),
-        commands=(
-            ("how far the run is", f"modularity status {run.uri}"),
-            ("the tables", f'modularity sql {run.uri} "show tables"'),
-            ("run it again from the config below", "modularity run config.json --out ANOTHER"),
-        ),
-        config=json.dumps(manifest.config, indent=1, ensure_ascii=False),
-    )

@@ -1,15 +1,15 @@
 """The page of a similarity study: one HTML file that loads nothing, with figures to explore."""
 
-import json
-
-from modularity.report.content import Provenance, ProvenanceGroup
+from modularity.report.content import Provenance
 from modularity.report.page import finding_sentence, render_page
 from modularity.report.palette import category
+from modularity.report.provenance import run_provenance
 from modularity.report.similarity_content import DATA_WORDS, SimilarityContent
 from modularity.report.similarity_explorers import ExplorerLimits, explorers
 from modularity.report.similarity_figures import similarity_figures
 from modularity.report.similarity_findings import similarity_findings, similarity_notes
 from modularity.report.wording import joined
+from modularity.store import Run
 
 HEADINGS = {
     "gram": ("Similarity", "How alike all rows are"),
@@ -48,7 +48,7 @@ def render_similarity(content: SimilarityContent, limits: ExplorerLimits | None 
         numbers={name: number for number, name in enumerate(names, 1)},
         sections=[(anchor, HEADINGS[anchor][0]) for anchor in shown],
         headings={anchor: words for anchor, (_, words) in HEADINGS.items()},
-        provenance=_provenance(content),
+        provenance=_provenance(content.run),
         controls=joined([DATA_WORDS[data] for data in content.data[1:]]),
         created=content.run.manifest.created[:16].replace("T", " "),
         n_positions=len(content.run.manifest.notes["positions"]),
@@ -58,24 +58,13 @@ def render_similarity(content: SimilarityContent, limits: ExplorerLimits | None 
     )
 
 
-def _provenance(content: SimilarityContent) -> Provenance:
-    run, manifest = content.run, content.run.manifest
-    own = [("run", run.uri), ("job", manifest.job), ("config digest", manifest.config_digest),
-           ("content hash", run.content_hash()), ("created", manifest.created),
-           ("device", str(manifest.notes.get("device"))), ("positions", str(manifest.notes["positions"]))]  # fmt: skip
-    return Provenance(
-        groups=(
-            ProvenanceGroup("Run", tuple(own)),
-            ProvenanceGroup("Model", tuple((k, str(v)) for k, v in manifest.identity["model"].items())),
-            ProvenanceGroup("Data fingerprints", tuple(manifest.identity["data"].items())),
-            ProvenanceGroup("Versions", tuple(manifest.versions.items())),
-            ProvenanceGroup("Seeds", tuple((name, str(seed)) for name, seed in manifest.seeds.items())),
-        ),
-        commands=(
+def _provenance(run: Run) -> Provenance:
+    return run_provenance(
+        run,
+        details=[("positions", str(run.manifest.notes["positions"]))],
+        commands=[
             ("the figures of this page, and others, as SVG and PNG", f"modularity figures {run.uri} --out figures"),
             ("the scores", f'modularity sql {run.uri} "select * from category_scores"'),
             ("check every byte, and recompute rows from the model", f"modularity verify {run.uri}"),
-            ("run it again from the config below", "modularity run config.json --out ANOTHER"),
-        ),
-        config=json.dumps(manifest.config, indent=1, ensure_ascii=False),
+        ],
     )
