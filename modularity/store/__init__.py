@@ -32,7 +32,7 @@ from modularity.store.space import MissingObjectError, Space, open_space
 from modularity.store.sql import sql, table_columns
 from modularity.store.study_record import StudyRecord, is_study, read_study, write_study
 from modularity.store.tables import table_from_columns
-from modularity.store.verify import StoreProblem, StoreReport, items_to_redo, missing_or_resized, verify_store
+from modularity.store.verify import StoreProblem, StoreReport, is_complete, missing_or_resized, verify_store
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -63,9 +63,9 @@ __all__ = [
     "differing_keys",
     "find_run",
     "find_scan",
+    "is_complete",
     "is_scan",
     "is_study",
-    "items_to_redo",
     "missing_or_resized",
     "open_run",
     "open_space",
