@@ -27,10 +27,8 @@ from modularity import cli
 
 def opt_values(model: str | None, texts: str | None, target: str | None, retain: str | None) -> dict[str, Any]:
     """Config of the study: every part that the arguments allow."""
-    from modularity.data.texts import shipped_folder
-
     similarity = study_values(model, texts)
-    passes: dict[str, Any] = {"texts": {"source": texts or str(shipped_folder())}}
+    passes: dict[str, Any] = {"texts": {"source": texts or "sample:texts"}}
     if model == SERIES:
         passes = {"texts": {"source": "sample:planted_languages", "category": "label", "per_category": 4}}
         target, retain = target or "planted:brackets", retain or "planted:relations"

@@ -37,12 +37,13 @@ from modularity.models import (
     load_model,
 )
 from modularity.pipelines.config import ACTIVITY_METHODS, ExpertsConfig, PartitionMethod
+from modularity.pipelines.corpus_reductions import PreparedCorpus
 from modularity.pipelines.native_experts import count_routing
-from modularity.pipelines.reduction_step import reduce_part
+from modularity.pipelines.reduction_step import corpus_part, function_part, reduce_part
 from modularity.pipelines.reductions_config import ReductionsConfig
 from modularity.pipelines.steps import SMALLER_BATCH
 from modularity.store import ArrayWrite, Run, open_run
-from modularity.types import PARTITION, Site, StackName, WorkItem
+from modularity.types import PARTITION, Site, WorkItem
 
 N_NAMED = 5
 """Examples that an error about values names."""
@@ -65,6 +66,7 @@ class ModelWorkerFactory:
     reductions: ReductionsConfig = field(default_factory=ReductionsConfig)
     label_vectors: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     """Labels of each function, of both halves; for reductions by label."""
+    corpora: Mapping[str, PreparedCorpus] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self) -> "ModelWorker":
         """Load the model."""
@@ -171,16 +173,15 @@ class ModelWorker:
     def _reduce(self, item: WorkItem, tokens_per_batch: int) -> dict[str, Any]:
         """Statistics over the tokens of a range of examples."""
         spec, function = self._spec, item.text("function")
-        capture = spec.capture.model_copy(update={"tokens_per_batch": tokens_per_batch})
-        info = reduce_part(
-            self._opened_run(),
-            item,
-            self._model,
-            spec.tables[function],
-            spec.label_vectors[function],
-            spec.reductions,
-            capture,
-        )
+        batching = {"tokens_per_batch": tokens_per_batch, "pad_id": self._model.pad_id}
+        config = spec.reductions
+        if function in spec.corpora:
+            config = config.of_corpora()
+            tokens = corpus_part(item, spec.corpora[function], self._model.tokenizer, config, **batching)
+        else:
+            table, labels_XE = spec.tables[function], spec.label_vectors[function]
+            tokens = function_part(item, table, labels_XE, config, **batching)
+        info = reduce_part(self._opened_run(), item, self._model, tokens, config, spec.capture)
         return info | self._smaller(tokens_per_batch)
 
     def _smaller(self, tokens_per_batch: int) -> dict[str, int]:
@@ -219,9 +220,10 @@ class ModelWorker:
     def _partition(self, item: WorkItem) -> dict[str, Any]:
         """Experts of the neurons of one layer, by every method of the config that needs weights alone."""
         run, config = self._opened_run(), self._spec.experts
-        stack: StackName = item.text("stack")  # type: ignore[assignment]  # made from a Site
-        layer = item.integer("layer")
-        rows_FD = normalise_rows(self._model.sites.ffn_input_weights(stack, layer))
+        sites, layer = self._model.sites, item.integer("layer")
+        site = Site.parse(item.text("site"), sites.stacks[0])
+        weights = sites.ffn_input_weights if site.name == "ffn.neurons" else sites.shared_input_weights
+        rows_FD = normalise_rows(weights(site.stack, layer))
         width = run.results(PARTITION, partial=True).sizes["neuron"]
         layers = run.results(PARTITION, partial=True)["layer"].values.tolist()
         writes: list[ArrayWrite] = []
@@ -229,7 +231,7 @@ class ModelWorker:
             if method in ACTIVITY_METHODS:
                 continue
             if method == "native":
-                labels_F = self._model.sites.native_partition(stack, layer)
+                labels_F = sites.native_partition(site.stack, layer)
             else:
                 labels_F = partition_neurons(rows_FD, method, config, layer=layer)
             labels_MLF = np.full((1, 1, width), -1, np.int32)

@@ -128,7 +128,7 @@ class Plan:
     n_rows: int
     """Rows of the activation store, over all functions."""
     n_tokens: int
-    """Real tokens that go through the model."""
+    """Real tokens of functions that go through the model."""
     n_truncated: int
     """Examples that lose their end."""
     store_bytes: int
@@ -152,6 +152,8 @@ class Plan:
     """What it asks of machines elsewhere."""
     remedies: Remedies = Remedies()
     """What lowers the needs of this job."""
+    n_estimated_tokens: int = 0
+    """Tokens of corpora, by an estimate from a sample."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values as they are printed."""
@@ -162,13 +164,19 @@ class Plan:
             ("work items", f"{sum(self.items.values()):,}: {items}"),
             *([("reused", self.reuse)] if self.reuse is not None else []),
             ("examples", f"{self.n_examples:,}{truncated}"),
-            ("tokens", f"{self.n_tokens:,}"),
+            ("tokens", self._tokens_text()),
             ("rows", f"{self.n_rows:,}"),
             *([("reductions", self.reductions)] if self.reductions is not None else []),
             ("store", f"{format_bytes(self.store_bytes)} before compression"),
             ("memory", self._memory_text() + gpu),
             ("time", self._time_text()),
         ]
+
+    def _tokens_text(self) -> str:
+        if not self.n_estimated_tokens:
+            return f"{self.n_tokens:,}"
+        known = f"{self.n_tokens:,} of functions, and " if self.n_tokens else ""
+        return f"{known}about {self.n_estimated_tokens:,} of corpora, by an estimate from a sample"
 
     def _memory_text(self) -> str:
         buffers = self.worker_bytes - self.model_bytes - self.library_bytes
