@@ -4,12 +4,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from faulty_s3 import S3Server
+
     from modularity.pipelines import EmergentModularityConfig
     from modularity.store import Run
 
@@ -18,6 +21,7 @@ os.environ["HOME"] = _HOME  # Ray writes a token, libraries write caches: none o
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "numba"))
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+os.environ["RAY_metrics_report_interval_ms"] = "500"  # noqa: SIM112 - else a test of metrics waits for ten seconds
 os.environ.pop("RAY_ADDRESS", None)
 
 REPO = Path(__file__).parent.parent
@@ -40,33 +44,64 @@ def local_ray() -> Iterator[None]:
     """A local Ray with two CPUs, started once and stopped at the end."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    _start_local_ray()
     yield
     ray.shutdown()
 
 
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """URI of an empty bucket of an S3 server in this process, with credentials in the environment."""
-    moto_server = pytest.importorskip("moto.server")
-    import boto3
+@pytest.fixture(scope="module")
+def no_local_ray() -> Iterator[None]:
+    """No Ray in this process, for a module that joins clusters of its own; the one for all tests is back after it."""
+    import ray
 
+    was_there = ray.is_initialized()
+    ray.shutdown()
+    yield
+    ray.shutdown()
+    if was_there:
+        _start_local_ray()
+
+
+def _start_local_ray() -> None:
+    """`local`: whatever cluster another process has started on this machine is left alone."""
+    import ray
+
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
+
+
+@pytest.fixture
+def s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["S3Server"]:
+    """An S3 server in this process with an empty bucket, credentials in the environment, and quick retries."""
+    pytest.importorskip("moto.server")
+    sys.path.insert(0, str(Path(__file__).parent / "store"))
+    import boto3
+    from faulty_s3 import S3Server
+
+    from modularity.store import space
+
+    pause = timedelta(milliseconds=1)
+    backoff = {"init_backoff": pause, "max_backoff": pause, "base": 2}
+    monkeypatch.setattr(space, "RETRIES", {**space.RETRIES, "max_retries": 6, "backoff": backoff})
+    server = S3Server()
     settings = {
         "HOME": str(tmp_path),
-        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_ACCESS_KEY_ID": "key-of-the-tests",
         "AWS_SECRET_ACCESS_KEY": "not-in-any-file",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": server.url,
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="runs")
-    yield "s3://runs"
+    boto3.client("s3", endpoint_url=server.url).create_bucket(Bucket=server.bucket)
+    yield server
     server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: "S3Server") -> str:
+    """URI of an empty bucket of an S3 server in this process, with credentials in the environment."""
+    return f"s3://{s3_server.bucket}"
 
 
 @pytest.fixture(scope="session")

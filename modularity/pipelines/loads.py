@@ -103,6 +103,47 @@ def job_loads(
     return configured(load(True), load(False), job.config.model, job.config.runtime)
 
 
+def study_loads(
+    model: ModelConfig,
+    runtime: RuntimeConfig,
+    work: Work,
+    *,
+    n_parallel: int,
+    dtype: str,
+    weight_bytes: int,
+    device_bytes: int,
+    beside_gpu_bytes: int,
+    host_bytes: int,
+    store_bytes: int,
+    library_bytes: int,
+) -> Loads:
+    """Loads of a study whose items all need about the same memory.
+
+    Parameters
+    ----------
+    n_parallel : items that run the model and can run side by side
+    dtype, weight_bytes : of the weights
+    device_bytes, beside_gpu_bytes : GPU memory of a worker, and its host memory where it has a GPU
+    host_bytes : host memory of a worker without a GPU; libraries come on top of both
+    """
+
+    def load(on_gpu: bool) -> Load:
+        return Load(
+            on_gpu=on_gpu,
+            n_parallel=n_parallel,
+            forward_flops=work.forward_flops,
+            dtype=dtype,
+            weight_bytes=weight_bytes,
+            device_bytes=device_bytes if on_gpu else 0,
+            worker_bytes=library_bytes + (beside_gpu_bytes if on_gpu else host_bytes),
+            store_bytes=store_bytes,
+            analysis_seconds=work.analysis_seconds,
+            flops_per_cpu=work.flops / available_cpus(),
+        )
+
+    return configured(load(True), load(False), model, runtime)
+
+
 def configured(gpu: Load, host: Load, model: ModelConfig, runtime: RuntimeConfig) -> Loads:
     """Loads with what the config of a job has fixed."""
     return Loads(

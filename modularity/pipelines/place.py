@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from modularity.config import Config
 from modularity.errors import IdentityError, InputError, ModelError, ModularityError, StoreError
 from modularity.pipelines.config import EmergentModularityConfig
-from modularity.store import Run, check_same_run, find_run, items_to_redo, open_space
+from modularity.store import Run, check_same_run, find_run, is_complete, open_space
 
 IDENTIFYING_PACKAGES = ("modularity", "torch", "transformers")
 RESULTS_REVISION = 5
@@ -52,7 +52,7 @@ def run_at(out: str) -> Run | None:
 def check_recorded(run: Run, config: EmergentModularityConfig, data: dict[str, str] | None) -> bool:
     """Whether the run at --out is finished and of this config and data, so that nothing is left to do.
 
-    A finished run of which commit records were deleted, as the messages about damage advise, is not.
+    A finished run of which commit records or metadata were deleted, as the messages about damage advise, is not.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def check_recorded(run: Run, config: EmergentModularityConfig, data: dict[str, s
         known |= software_identity()
     wanted = recorded.replace(job=config.job, config=recorded_config(config), identity={**recorded.identity, **known})
     check_same_run(recorded, wanted, run.uri)
-    return recorded.state == "finished" and data is not None and not items_to_redo(run)
+    return data is not None and is_complete(run)
 
 
 def attempt(action: Callable[[], Result], errors: list[ModularityError]) -> Result | None:

@@ -50,6 +50,8 @@ class Loads:
     gpus_per_worker: float | None = None
     cpus_per_worker: float | None = None
     workers: int | None = None
+    has_settings: bool = True
+    """False for a job without a `runtime` section, which is one process."""
 
     def times(self, n_runs: int) -> Self:
         """Loads of as many runs, side by side, each with one worker."""
@@ -69,6 +71,7 @@ class Loads:
         def both(one: Load, two: Load) -> Load:
             return replace(
                 one,
+                weight_bytes=max(one.weight_bytes, two.weight_bytes),
                 forward_flops=one.forward_flops + two.forward_flops,
                 device_bytes=max(one.device_bytes, two.device_bytes),
                 worker_bytes=max(one.worker_bytes, two.worker_bytes),
@@ -80,6 +83,39 @@ class Loads:
 
     def _changed(self, change: Callable[[Load], Load]) -> Self:
         return replace(self, gpu=change(self.gpu), host=change(self.host))
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """What lowers the needs of a job, by keys that its config has; each ends with `or raise` the allowance."""
+
+    store: str = "pool the positions, choose fewer sites, layers or examples"
+    memory: str = "lower capture.tokens_per_batch or capture.rows_per_item"
+    time: str = "lower functions.*.cap_per_label or predictivity.n_permutations"
+
+
+def check_allowance(
+    allowance: Allowance, store_bytes: int, worker_bytes: int, seconds: float | None, remedies: Remedies
+) -> None:
+    """Raise AllowanceError with everything that exceeds the allowance, and with what lowers it."""
+    problems = []
+    if store_bytes > allowance.store_bytes:
+        problems.append(
+            f"the store needs {format_bytes(store_bytes)}, allowed are {format_bytes(allowance.store_bytes)}: "
+            f"{remedies.store}, or raise allowance.store_bytes"
+        )
+    if allowance.worker_bytes is not None and worker_bytes > allowance.worker_bytes:
+        problems.append(
+            f"a worker needs {format_bytes(worker_bytes)} of memory, allowed are "
+            f"{format_bytes(allowance.worker_bytes)}: {remedies.memory}, or raise allowance.worker_bytes"
+        )
+    if allowance.hours is not None and seconds is not None and seconds > 3600 * allowance.hours:
+        problems.append(
+            f"the job takes about {format_duration(seconds)}, allowed are {allowance.hours:g} h: {remedies.time}, "
+            "or raise allowance.hours"
+        )
+    if problems:
+        raise AllowanceError("the plan exceeds its allowance\n  " + "\n  ".join(problems))
 
 
 @dataclass(frozen=True)
@@ -114,6 +150,8 @@ class Plan:
     """What is computed in flight, and its size."""
     loads: Loads | None = None
     """What it asks of machines elsewhere."""
+    remedies: Remedies = Remedies()
+    """What lowers the needs of this job."""
     n_estimated_tokens: int = 0
     """Tokens of corpora, by an estimate from a sample."""
 
@@ -160,22 +198,4 @@ class Plan:
 
     def check(self, allowance: Allowance) -> None:
         """Raise AllowanceError with everything that exceeds the allowance."""
-        problems = []
-        if self.store_bytes > allowance.store_bytes:
-            problems.append(
-                f"the store needs {format_bytes(self.store_bytes)}, allowed are {format_bytes(allowance.store_bytes)}: "
-                "pool the positions, choose fewer sites, layers or examples, or raise allowance.store_bytes"
-            )
-        if allowance.worker_bytes is not None and self.worker_bytes > allowance.worker_bytes:
-            problems.append(
-                f"a worker needs {format_bytes(self.worker_bytes)} of memory, allowed are "
-                f"{format_bytes(allowance.worker_bytes)}: lower capture.tokens_per_batch or capture.rows_per_item, "
-                "or raise allowance.worker_bytes"
-            )
-        if allowance.hours is not None and self.seconds is not None and self.seconds > 3600 * allowance.hours:
-            problems.append(
-                f"the job takes about {format_duration(self.seconds)}, allowed are {allowance.hours:g} h: "
-                "lower functions.*.cap_per_label or predictivity.n_permutations, or raise allowance.hours"
-            )
-        if problems:
-            raise AllowanceError("the plan exceeds its allowance\n  " + "\n  ".join(problems))
+        check_allowance(allowance, self.store_bytes, self.worker_bytes, self.seconds, self.remedies)

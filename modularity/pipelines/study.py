@@ -17,7 +17,7 @@ from modularity.pipelines.emergent import PACKAGES, Outcome
 from modularity.pipelines.place import attempt, raise_all, recorded_config, run_at, software_identity
 from modularity.pipelines.steps import Step, run_alone, run_steps
 from modularity.runtime import Executor, WorkerFactory, open_executor, sigterm_interrupts
-from modularity.store import Manifest, Run, check_same_run, create_run, items_to_redo
+from modularity.store import Manifest, Run, check_same_run, create_run, is_complete
 from modularity.types import WorkItem, content_digest
 
 
@@ -113,7 +113,7 @@ def run_study(study: Study[P, W], config: Any, out: str, *, quiet: bool = False)
         attempt(lambda: study.check_start(prepared), errors)
     raise_all(errors)
     assert prepared is not None
-    if recorded is not None and recorded.manifest.state == "finished" and not items_to_redo(recorded):
+    if recorded is not None and is_complete(recorded):
         say(f"{recorded.uri} is finished and was made with the same config and data: nothing to do")
         return Outcome(recorded, was_finished=True)
     plan = study.plan(prepared)

@@ -13,9 +13,10 @@ import pyarrow as pa
 import xarray as xr
 
 from modularity.errors import DataError, InputError
-from modularity.store.arrays import ArraySpec, StoredArray, open_group
+from modularity.store.arrays import StoredArray
+from modularity.store.documents import METADATA, ArraySpec
 from modularity.store.encoding import decode_values, encode_values, stored_dtype
-from modularity.store.groups import Coordinates, GroupSpec, coordinate_variables, create_group, open_array
+from modularity.store.groups import Coordinates, GroupSpec, StoredGroup, create_group, open_group
 from modularity.store.layout import check_name, row_chunk, stored_dims, unit_chunk
 from modularity.store.lazy import lazy_variable
 from modularity.store.ledger import ArrayWrite, Ledger
@@ -148,17 +149,17 @@ class Activations:
         return xr.Dataset(variables, coordinates, attrs={"function": function})
 
     def _stack_dataset(self, function: str, stack: str) -> xr.Dataset:
-        path, group = self._group(function, stack)
+        group = self._group(function, stack)
         variables = {}
-        for site in self.sites(function, stack):
-            array = open_array(self.space, self.ledger, group, path, site.name)
-            variables[site.name] = lazy_variable(array, storage_dtype=array.attributes["modularity:dtype"])
-        return xr.Dataset(variables, coordinate_variables(self.space, group, path))
+        for name in group.arrays:
+            array = group.array(self.ledger, name)
+            variables[name] = lazy_variable(array, storage_dtype=array.attributes["modularity:dtype"])
+        return xr.Dataset(variables, group.coordinates())
 
     def coordinates(self, function: str) -> dict[str, np.ndarray]:
         """The verified coordinates of the rows of a function, by name."""
-        path, group = self._group(function, self.stacks(function)[0])
-        return {name: variable.values for name, variable in coordinate_variables(self.space, group, path).items()}
+        group = self._group(function, self.stacks(function)[0])
+        return {name: variable.values for name, variable in group.coordinates().items()}
 
     def example_table(self, function: str) -> pa.Table:
         """One line per example: id, index, half, fingerprint, tokens, its rows, and a label for every sub-function."""
@@ -178,7 +179,7 @@ class Activations:
 
     def stacks(self, function: str) -> tuple[str, ...]:
         """Stacks of a function, `encoder` before `decoder`; StoreError names the functions that exist."""
-        found = [s for s in ("encoder", "decoder") if self.space.exists(f"{ACTIVATIONS}/{function}/{s}/zarr.json")]
+        found = [s for s in ("encoder", "decoder") if self.space.exists(f"{ACTIVATIONS}/{function}/{s}/{METADATA}")]
         if not found:
             known = ", ".join(self.functions()) or "none"
             raise InputError(f"function {function!r} has no activations in {self.space.uri}; known: {known}")
@@ -186,9 +187,7 @@ class Activations:
 
     def sites(self, function: str, stack: str) -> tuple[Site, ...]:
         """Sites stored for one stack."""
-        _, group = self._group(function, stack)
-        described = group.attrs["modularity:content"]
-        return tuple(Site(stack, name) for name in described["arrays"])  # type: ignore[arg-type]
+        return tuple(Site(stack, name) for name in self._group(function, stack).arrays)  # type: ignore[arg-type]
 
     def array(self, function: str, site: Site) -> StoredArray:
         """The stored array of one site, opened once."""
@@ -197,15 +196,13 @@ class Activations:
             if site.stack not in self.stacks(function) or site not in self.sites(function, site.stack):
                 known = [str(s) for stack in self.stacks(function) for s in self.sites(function, stack)]
                 raise InputError(f"site {site} is not stored for function {function!r}; stored: {', '.join(known)}")
-            path, group = self._group(function, site.stack)
-            self._arrays[key] = open_array(self.space, self.ledger, group, path, site.name)
+            self._arrays[key] = self._group(function, site.stack).array(self.ledger, site.name)
         return self._arrays[key]
 
     def layers(self, function: str, site: Site) -> tuple[int, ...]:
         """Layer (depth for the residual stream) coordinates of a stored site."""
-        array = self.array(function, site)
-        _, group = self._group(function, site.stack)
-        return tuple(int(value) for value in group[array.dims[1]][...])
+        layers = self._group(function, site.stack).coordinate(self.array(function, site).dims[1])
+        return tuple(int(value) for value in layers.values)
 
     def layer_position(self, function: str, site: Site, layer: int) -> int:
         """Position of a layer on the layer axis; InputError names the layers that are stored."""
@@ -214,10 +211,9 @@ class Activations:
             raise InputError(f"{layer=} of {site} is not stored for function {function!r}; stored: {list(layers)}")
         return layers.index(layer)
 
-    def _group(self, function: str, stack: str) -> tuple[str, Any]:
-        path = f"{ACTIVATIONS}/{function}/{stack}"
+    def _group(self, function: str, stack: str) -> StoredGroup:
         problem = f"function {function!r} has no activations of the {stack} in {self.space.uri}"
-        return path, open_group(self.space, path, problem)
+        return open_group(self.space, f"{ACTIVATIONS}/{function}/{stack}", problem)
 
 
 def _array_spec(shape: SiteShape, n_rows: int, storage_dtype: StorageDtype, rows_per_item: int) -> ArraySpec:

@@ -1,27 +1,21 @@
 """Dense arrays of a run: Zarr v3 arrays written in whole shards (or chunks) and read box by box.
 
-zarr makes and reads the metadata; the bytes of shards go through `shards.py`. Every write returns the hash of each
+`documents.py` makes and reads the metadata, `shards.py` the bytes of shards. Every write returns the hash of each
 object, for the commit record; every read of an object that is missing or damaged is an error, never a fill value.
 """
 
 import hashlib
 import itertools
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from modularity.errors import DataError, StoreError
-from modularity.store.encoding import NAN_BITS
 from modularity.store.ledger import ArrayWrite, Ledger, StoredObject
 from modularity.store.shards import (
-    ZSTD_LEVEL,
     DamagedBytesError,
     Index,
     copy_overlap,
@@ -35,96 +29,8 @@ from modularity.store.shards import (
 from modularity.store.space import MissingObjectError, Space
 
 REMOTE_THREADS = 16
-_SHARD_CODECS = ZstdCodec(level=ZSTD_LEVEL, checksum=False), Crc32cCodec()
-_CHUNK_CODECS = (ZstdCodec(level=ZSTD_LEVEL, checksum=True),)
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """Metadata of one array, known before anything is written."""
-
-    dims: tuple[str, ...]
-    shape: Index
-    dtype: str
-    """NumPy name of the dtype on disk."""
-    chunk: Index
-    """Inner chunk when sharded, else the chunk."""
-    shard: Index | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def fill(self) -> float | int | bool:
-        """NaN for floats and bfloat16 bits, -1 for signed integers, 0 and False otherwise."""
-        kind = np.dtype(self.dtype).kind
-        if kind == "u" and self.attributes.get("modularity:dtype") == "bfloat16":
-            return NAN_BITS
-        return {"f": float("nan"), "i": -1, "u": 0, "b": False}[kind]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values, for digests."""
-        return {
-            "dims": list(self.dims),
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "chunk": list(self.chunk),
-            "shard": list(self.shard) if self.shard else None,
-            "attributes": dict(self.attributes),
-        }
-
-
-def create_array(space: Space, path: str, spec: ArraySpec) -> None:
-    """Write the metadata of an array (no data), replacing an array of that name that holds none yet."""
-    zarr.create_array(
-        space.zarr_store(),
-        name=path,
-        shape=spec.shape,
-        dtype=spec.dtype,
-        chunks=spec.chunk,
-        shards=spec.shard,
-        compressors=_SHARD_CODECS if spec.shard else _CHUNK_CODECS,
-        filters=None,
-        fill_value=spec.fill,
-        dimension_names=spec.dims,
-        attributes=dict(spec.attributes),
-        config={"write_empty_chunks": True},
-        zarr_format=3,
-        overwrite=True,
-    )
-
-
-def write_coordinate(space: Space, path: str, dims: tuple[str, ...], values: np.ndarray) -> None:
-    """Write a small array in one go, strings included, as one chunk."""
-    chunk = tuple(max(1, size) for size in values.shape)
-    with warnings.catch_warnings():
-        # Strings are stored as Zarr's `string` with vlen-utf8, which zarr-python marks as not yet final.
-        warnings.simplefilter("ignore")
-        array = zarr.create_array(
-            space.zarr_store(),
-            name=path,
-            shape=values.shape,
-            dtype=str if values.dtype.kind in "OUT" else values.dtype,
-            chunks=chunk,
-            compressors=_CHUNK_CODECS,
-            dimension_names=dims,
-            config={"write_empty_chunks": True},
-            zarr_format=3,
-            overwrite=True,
-        )
-        array[...] = values
-
-
-def coordinate_sha256(values: np.ndarray) -> str:
-    """Hash of the values of a coordinate: shape, kind, and bytes (UTF-8 with lengths for strings)."""
-    digest = hashlib.sha256(f"{values.shape}".encode())
-    if values.dtype.kind in "OUT":
-        for text in values.ravel():
-            data = str(text).encode()
-            digest.update(len(data).to_bytes(8, "little") + data)
-    else:
-        digest.update(values.dtype.str.encode() + np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
 
 
 def default_threads(space: Space) -> int:
@@ -275,34 +181,6 @@ def parallel_map(function: Callable[[_T], _R], values: Sequence[_T], n_threads: 
         return [function(value) for value in values]
     with ThreadPoolExecutor(min(n_threads, len(values))) as pool:
         return list(pool.map(function, values))
-
-
-def open_group(space: Space, path: str, problem: str) -> Any:
-    """A zarr group; StoreError with `problem` when there is none or its metadata is damaged."""
-    try:
-        return zarr.open_group(space.zarr_store(read_only=True), path=path, mode="r", zarr_format=3)
-    except FileNotFoundError:
-        raise StoreError(problem) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{space.address(path)}/zarr.json is damaged ({error}); restore it from a copy") from None
-
-
-def read_coordinates(space: Space, group: Any, path: str) -> Iterator[tuple[str, tuple[str, ...], np.ndarray]]:
-    """Name, dimensions and values of each coordinate array of a group; StoreError if one does not match its hash."""
-    for name, expected in dict(group.attrs["modularity:content"]["coordinates"]).items():
-        try:
-            array = group[name]
-            values = np.asarray(array[...])
-        except Exception as error:
-            # zarr and its codecs raise RuntimeError, ValueError, KeyError and others for damaged bytes.
-            raise StoreError(
-                f"{space.address(path)}/{name} cannot be read ({error}); restore it from a copy"
-            ) from error
-        if coordinate_sha256(values) != expected:
-            raise StoreError(f"{space.address(path)}/{name} does not match its recorded hash; restore it from a copy")
-        if values.dtype.kind in "OT":
-            values = np.array(values.tolist(), dtype=str).reshape(values.shape)
-        yield name, tuple(array.metadata.dimension_names), values
 
 
 def _check_codecs(metadata: Any, address: str) -> None:

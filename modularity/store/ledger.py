@@ -2,7 +2,7 @@
 
 A record `commits/<item id>.json` is created, exclusively, after all data of the item is in place. Its content part
 (item, objects, hashes) holds no time and no machine, so that a run that was killed and resumed has the same content
-hash as one that was not; counts and seconds go to `info`, which no hash covers.
+hash as one that was not; counts and seconds go to `info`, which has a hash of its own.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from modularity.store.space import Space
 from modularity.types import Scalar, WorkItem, canonical_json
 
 COMMITS = "commits"
+_REDO = "delete it and run the job again, which redoes this item"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class CommitRecord:
     arrays: tuple[ArrayWrite, ...] = ()
     tables: tuple[TableWrite, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
-    """Counts, seconds, worker: free, not covered by any hash."""
+    """Counts, seconds, worker: free, not covered by the content hash."""
 
     @property
     def objects(self) -> tuple[StoredObject, ...]:
@@ -81,7 +82,13 @@ class CommitRecord:
 
     def to_bytes(self) -> bytes:
         """Content of the record's file."""
-        values = {"content": self.content, "content_sha256": self.content_sha256, "info": dict(self.info)}
+        info = json.loads(json.dumps(dict(self.info)))
+        values = {
+            "content": self.content,
+            "content_sha256": self.content_sha256,
+            "info": info,
+            "info_sha256": _info_sha256(info),
+        }
         return (json.dumps(values, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
@@ -98,14 +105,17 @@ def parse_commit(data: bytes, address: str) -> CommitRecord:
             info=values["info"],
         )
         intact = record.content_sha256 == values["content_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        if values.keys() != {"content", "content_sha256", "info"}:  # the first versions did not hash the free part
+            intact &= values["info_sha256"] == _info_sha256(values["info"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{address} is damaged ({type(error).__name__}: {error}); {_REDO}") from None
     if not intact:
-        raise StoreError(f"{address} is damaged: its content does not match its hash; {_REDO}")
+        raise StoreError(f"{address} is damaged: it does not match its hashes; {_REDO}")
     return record
 
 
-_REDO = "delete it and run the job again, which redoes this item"
+def _info_sha256(info: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(info, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _array_write(values: Mapping[str, Any]) -> ArrayWrite:
@@ -124,6 +134,11 @@ class Ledger:
         """Ids of the committed items, from one listing."""
         names = (path.rpartition("/")[2] for path in self.space.list(COMMITS))
         return frozenset(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+    def times(self) -> dict[str, float]:
+        """When each item was recorded, seconds since 1970 as the store tells it, from one listing."""
+        names = {path.rpartition("/")[2]: stamp for path, stamp in self.space.times(COMMITS).items()}
+        return {name.removesuffix(".json"): stamp for name, stamp in names.items() if name.endswith(".json")}
 
     def records(self) -> dict[str, CommitRecord]:
         """All commit records by item id, in the order of kind and parameters."""
@@ -193,7 +208,11 @@ class Ledger:
         )
 
     def _read(self, item_id: str) -> CommitRecord:
-        return parse_commit(self.space.read(_path(item_id)), self.space.address(_path(item_id)))
+        address = self.space.address(_path(item_id))
+        record = parse_commit(self.space.read(_path(item_id)), address)
+        if record.item.id != item_id:
+            raise StoreError(f"{address} is the record of another item, {record.item}; {_REDO}")
+        return record
 
 
 def item_order(item: WorkItem) -> tuple[str, tuple[tuple[str, bool, float, str], ...]]:

@@ -16,6 +16,8 @@ from modularity.types import content_digest
 
 SCHEMA_VERSION = 1
 MANIFEST_PATH = "run.json"
+CREATED_PATH = "run.created.json"
+"""The manifest as it was when the run began, written once: `run.json` can be made anew from it."""
 RunState = Literal["planned", "running", "finished", "failed", "interrupted"]
 
 
@@ -57,7 +59,8 @@ class Manifest(Config):
 
     def to_bytes(self) -> bytes:
         """Content of `run.json`; keys stay in order, as parts and contrasts of functions depend on it."""
-        return (json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n").encode()
+        values = self.as_json()
+        return (json.dumps({**values, "digest": _digest(values)}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def utc_now() -> str:
@@ -65,18 +68,21 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def parse_manifest(data: bytes, address: str) -> Manifest:
-    """Read the content of a `run.json`.
+def parse_manifest(data: bytes, address: str, *, remedy: str | None = None) -> Manifest:
+    """Read the content of a `run.json`; `remedy` says what to do where it is damaged.
 
     Raises
     ------
     StoreError
-        It is not JSON, not a manifest, of a newer format version, or its config does not match its digest.
+        It is not JSON, not a manifest, of a newer format version, or does not match its digests.
     """
+    remedy = remedy or (
+        f"restore it from a copy, or delete it and run the job again, which makes it anew from {CREATED_PATH}"
+    )
     try:
         values = json.loads(data)
     except ValueError as error:
-        raise StoreError(f"{address} is damaged, it is not JSON ({error}); restore it from a copy") from None
+        raise StoreError(f"{address} is damaged, it is not JSON ({error}); {remedy}") from None
     if not isinstance(values, dict) or "schema_version" not in values or "job" not in values:
         raise StoreError(f"{address} is not the manifest of a run; name the folder that a job wrote with --out")
     version = values["schema_version"]
@@ -85,17 +91,22 @@ def parse_manifest(data: bytes, address: str) -> Manifest:
             f"{address} has format version {version!r}, this package reads up to {SCHEMA_VERSION}; "
             "install a newer modularity"
         )
+    recorded_digest = values.pop("digest", None)
     try:
         manifest = Manifest.model_validate(values)
     except ValidationError as error:
         detail = error.errors()[0]
         place = ".".join(str(part) for part in detail["loc"])
-        raise StoreError(f"{address} is damaged at {place!r}: {detail['msg']}; restore it from a copy") from None
+        raise StoreError(f"{address} is damaged at {place!r}: {detail['msg']}; {remedy}") from None
     if manifest.config_digest != content_digest(manifest.config):
-        raise StoreError(
-            f"{address} was changed by hand: its config does not match config_digest; restore it from a copy"
-        )
+        raise StoreError(f"{address} was changed: its config does not match config_digest; {remedy}")
+    if recorded_digest not in (None, _digest(values)):
+        raise StoreError(f"{address} was changed: it does not match its digest; {remedy}")
     return manifest
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return content_digest(json.dumps(values, sort_keys=True, ensure_ascii=False))
 
 
 def check_same_run(recorded: Manifest, wanted: Manifest, address: str) -> None:

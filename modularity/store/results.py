@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 
 from modularity.errors import DataError, InputError, StoreError
-from modularity.store.arrays import ArraySpec, StoredArray, open_group
-from modularity.store.groups import GroupSpec, coordinate_variables, create_group, open_array
+from modularity.store.arrays import StoredArray
+from modularity.store.documents import ArraySpec
+from modularity.store.groups import GroupSpec, StoredGroup, create_group, open_group
 from modularity.store.layout import check_name
 from modularity.store.lazy import lazy_variable
 from modularity.store.ledger import ArrayWrite, Ledger
@@ -103,7 +104,7 @@ class Results:
         StoreError
             Blocks are not committed yet and `partial` is False; with `partial` they hold NaN (-1, False).
         """
-        path, group = self._group(name)
+        group = self._group(name)
         arrays = self.arrays(name)
         if not partial:
             self._check_complete(name, arrays)
@@ -112,27 +113,26 @@ class Results:
             variables[key].attrs.update(array.attributes)
         attributes = {
             key: value
-            for key, value in group.attrs.items()
+            for key, value in group.attributes.items()
             if not key.startswith("modularity:") and key != "coordinates"
         }
-        return xr.Dataset(variables, coordinate_variables(self.space, group, path), attrs=attributes)
+        return xr.Dataset(variables, group.coordinates(), attrs=attributes)
 
     def arrays(self, name: str) -> dict[str, StoredArray]:
         """The stored arrays of a result, opened once."""
         if name not in self._arrays:
-            path, group = self._group(name)
-            described = group.attrs.get("modularity:content", {"arrays": {}})["arrays"]
-            self._arrays[name] = {key: open_array(self.space, self.ledger, group, path, key) for key in described}
+            group = self._group(name)
+            self._arrays[name] = {key: group.array(self.ledger, key) for key in group.arrays}
         return self._arrays[name]
 
     def names(self) -> tuple[str, ...]:
         """Names of the results that are allocated."""
         return tuple(path.rpartition("/")[2] for path in self.space.list_folders(RESULTS))
 
-    def _group(self, name: str) -> tuple[str, Any]:
+    def _group(self, name: str) -> StoredGroup:
         known = ", ".join(self.names()) or "none"
-        path = f"{RESULTS}/{name}"
-        return path, open_group(self.space, path, f"result {name!r} does not exist in {self.space.uri}; known: {known}")
+        problem = f"result {name!r} does not exist in {self.space.uri}; known: {known}"
+        return open_group(self.space, f"{RESULTS}/{name}", problem)
 
     def _check_complete(self, name: str, arrays: Mapping[str, StoredArray]) -> None:
         done: dict[str, set[str]] = {array.path: set() for array in arrays.values()}

@@ -12,7 +12,15 @@ from modularity.errors import StoreError
 from modularity.store.activations import Activations, RowCoordinates
 from modularity.store.groups import group_digests
 from modularity.store.ledger import ArrayWrite, CommitRecord, Ledger, TableWrite
-from modularity.store.manifest import MANIFEST_PATH, Manifest, RunState, check_same_run, parse_manifest, utc_now
+from modularity.store.manifest import (
+    CREATED_PATH,
+    MANIFEST_PATH,
+    Manifest,
+    RunState,
+    check_same_run,
+    parse_manifest,
+    utc_now,
+)
 from modularity.store.results import ResultArray, Results
 from modularity.store.space import MissingObjectError, Space, open_space
 from modularity.store.tables import Tables
@@ -222,10 +230,11 @@ def create_run(uri: str | os.PathLike[str], manifest: Manifest) -> Run:
         The place holds other files, or the run there is damaged or of a newer format.
     """
     space = open_space(uri)
-    if find_run(uri) is None:
-        space.create(MANIFEST_PATH, manifest.to_bytes())
+    found = find_run(uri)
+    space.create(MANIFEST_PATH, (manifest if found is None else found.manifest).to_bytes())
     recorded = _read_manifest(space)
     check_same_run(recorded, manifest, space.uri)
+    space.create(CREATED_PATH, recorded.to_bytes())
     return Run(space, recorded)
 
 
@@ -240,6 +249,8 @@ def find_run(uri: str | os.PathLike[str]) -> Run | None:
     space = open_space(uri)
     if space.exists(MANIFEST_PATH):
         return Run(space, _read_manifest(space))
+    if space.exists(CREATED_PATH):
+        return Run(space, _read_created(space))
     if not space.is_empty():
         raise StoreError(
             f"{space.uri} is not empty and holds no run (no {MANIFEST_PATH}); choose an empty place for --out"
@@ -259,9 +270,27 @@ def open_run(uri: str | os.PathLike[str]) -> Run:
     return Run(space, _read_manifest(space))
 
 
+def manifest_problems(space: Space) -> dict[str, str]:
+    """What is wrong with the manifest of a run, as it is and as it was created, by path."""
+    found = {}
+    for path, read in ((MANIFEST_PATH, _read_manifest), (CREATED_PATH, _read_created)):
+        try:
+            read(space)
+        except MissingObjectError:
+            continue  # of a run that began before there was the second one
+        except StoreError as error:
+            found[path] = str(error)
+    return found
+
+
 def content_hash(run: Run) -> str:
     """`run.content_hash()`."""
     return run.content_hash()
+
+
+def _read_created(space: Space) -> Manifest:
+    remedy = f"restore it from a copy, or, where {MANIFEST_PATH} is intact, delete it and run the job again"
+    return parse_manifest(space.read(CREATED_PATH), space.address(CREATED_PATH), remedy=remedy)
 
 
 def _read_manifest(space: Space) -> Manifest:
@@ -271,6 +300,10 @@ def _read_manifest(space: Space) -> Manifest:
         if space.is_empty():
             raise StoreError(
                 f"there is no run at {space.uri}: the place is missing or empty; check the address"
+            ) from None
+        if space.exists(CREATED_PATH):
+            raise StoreError(
+                f"{space.address(MANIFEST_PATH)} is missing; run the job again, which makes it anew from {CREATED_PATH}"
             ) from None
         raise StoreError(
             f"{space.uri} is no run: it has no {MANIFEST_PATH}; name the folder that a job wrote with --out"

@@ -3,17 +3,21 @@
 Everything goes through obstore, whose `mode="create"` is atomic on local folders (hard link) and on object stores
 (conditional PUT): that is what lets several workers agree who committed first. Credentials and endpoints come from the
 environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...) and are never recorded.
+
+What an object store does not answer is asked again: errors 5xx and 429, connections that are refused, reset or cut, and
+requests that time out. `RETRIES` and `CLIENT` say for how long.
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
-import zarr.storage
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
@@ -22,7 +26,20 @@ from modularity.errors import InputError, StoreError
 _PROBE = "write-check"
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 _REMOTE_CHECKS = "the address, and credentials in the environment"
+_CUT = ("response body error", "error sending request", "timed out")
+_UNANSWERED = (*_CUT, "status code: 5", "status code: 429")
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
+RETRIES: Mapping[str, Any] = {
+    "max_retries": 40,  # so that the time decides
+    "retry_timeout": timedelta(minutes=4, seconds=30),  # obstore asks for less than 5 minutes: credentials expire
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2},
+}
+"""How an object store is asked again, with pauses that double from 0.1 to 15 seconds and are varied at random."""
+CUT_ANSWERS = 3
+"""How often a request is repeated whose answer ends too early."""
+CLIENT: Mapping[str, Any] = {"connect_timeout": "10s", "read_timeout": "2m", "timeout": "10m"}
+"""Time to connect, between two answers, and for a whole request: a shard of 144 MiB needs 2 minutes at 10 Mbit/s."""
+_T = TypeVar("_T")
 
 
 class MissingObjectError(StoreError):
@@ -71,29 +88,35 @@ class Space:
     def read(self, path: str) -> bytes:
         """Whole object; MissingObjectError if there is none."""
         with self._reading(path):
-            return bytes(obstore.get(self._opened(), path).bytes())
+            return self._asked_again(lambda: bytes(obstore.get(self._opened(), path).bytes()))
 
     def read_range(self, path: str, start: int, stop: int) -> memoryview:
         """Bytes start..stop of an object; MissingObjectError if there is none."""
         with self._reading(path):
-            return memoryview(obstore.get_range(self._opened(), path, start=start, end=stop))
+            part = self._asked_again(lambda: obstore.get_range(self._opened(), path, start=start, end=stop))
+            return memoryview(part)
 
     def read_tail(self, path: str, n_bytes: int) -> memoryview:
         """Last `n_bytes` bytes of an object (all of it when shorter); MissingObjectError if there is none."""
         with self._reading(path):
-            response = obstore.get(self._opened(), path, options={"range": {"suffix": n_bytes}})
-            return memoryview(response.bytes())
+            tail: Any = {"range": {"suffix": n_bytes}}
+            return memoryview(self._asked_again(lambda: obstore.get(self._opened(), path, options=tail).bytes()))
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write or replace an object; readers see the old or the new one, never a part."""
         with self._failing("writing", path):
-            obstore.put(self._opened(create=True), path, data, use_multipart=False)
+            store = self._opened(create=True)
+            self._asked_again(lambda: obstore.put(store, path, data, use_multipart=False))
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write an object unless it exists; True for exactly one of several racing callers."""
+        """Write an object unless it exists; True for at most one of several racing callers.
+
+        False for all of them where a request was carried out and its answer was lost: compare what is there.
+        """
         with self._failing("creating", path):
+            store = self._opened(create=True)
             try:
-                obstore.put(self._opened(create=True), path, data, mode="create", use_multipart=False)
+                self._asked_again(lambda: obstore.put(store, path, data, mode="create", use_multipart=False))
             except AlreadyExistsError:
                 return False
             return True
@@ -113,18 +136,27 @@ class Space:
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Bytes of all objects below the folder `prefix`, by path, from one listing."""
+        return {str(entry["path"]): int(entry["size"]) for entry in self._entries(prefix)}
+
+    def times(self, prefix: str = "") -> dict[str, float]:
+        """When each object below the folder `prefix` was written, seconds since 1970, by path, from one listing."""
+        return {str(entry["path"]): entry["last_modified"].timestamp() for entry in self._entries(prefix)}
+
+    def _entries(self, prefix: str) -> tuple[Any, ...]:
         if self.is_local and not Path(self.uri).is_dir():
-            return {}
+            return ()
         with self._failing("listing", prefix):
-            batches = obstore.list(self._opened(), prefix or None)
-            return {str(entry["path"]): int(entry["size"]) for batch in batches for entry in batch}
+            entries = self._asked_again(
+                lambda: [e for batch in obstore.list(self._opened(), prefix or None) for e in batch]
+            )
+            return tuple(entries)
 
     def list_folders(self, prefix: str = "") -> tuple[str, ...]:
         """Sorted paths of the folders directly below `prefix`; empty if there is none."""
         if self.is_local and not Path(self.uri).is_dir():
             return ()
         with self._failing("listing", prefix):
-            found = obstore.list_with_delimiter(self._opened(), prefix or None)
+            found = self._asked_again(lambda: obstore.list_with_delimiter(self._opened(), prefix or None))
             return tuple(sorted(str(path).rstrip("/") for path in found["common_prefixes"]))
 
     def is_empty(self) -> bool:
@@ -135,7 +167,7 @@ class Space:
                 raise InputError(f"{self.uri} is a file, expected the folder of a run; name a folder")
             return not (folder.exists() and any(folder.iterdir()))
         with self._failing("listing", ""):
-            return not any(len(batch) for batch in obstore.list(self._opened(), None))
+            return self._asked_again(lambda: not any(len(batch) for batch in obstore.list(self._opened(), None)))
 
     def check_writable(self) -> None:
         """InputError if nothing can be written here; in an object store a small object is written and deleted."""
@@ -174,22 +206,25 @@ class Space:
         except MissingObjectError:
             return
 
-    def zarr_store(self, prefix: str = "", *, read_only: bool = False) -> Any:
-        """A zarr store on the same place (`LocalStore` on disk, `ObjectStore` otherwise)."""
-        place = self.join(prefix) if prefix else self
-        if place.is_local:
-            return zarr.storage.LocalStore(place.uri, read_only=read_only)
-        return zarr.storage.ObjectStore(place._opened(), read_only=read_only)
-
     def _opened(self, *, create: bool = False) -> Any:
         if self._store is None:
             if not self.is_local:
-                self._store = from_url(self.uri, client_options=_client_options())
+                self._store = from_url(self.uri, client_options=_client_options(), retry_config=dict(RETRIES))
             elif create or Path(self.uri).is_dir():
                 self._store = LocalStore(self.uri, mkdir=True)
             else:
                 raise FileNotFoundError(self.uri)
         return self._store
+
+    def _asked_again(self, action: Callable[[], _T]) -> _T:
+        """What a request gives; repeated where its answer is lost or ends too early, which obstore does not repeat."""
+        for _ in range(0 if self.is_local else CUT_ANSWERS):
+            try:
+                return action()
+            except BaseError as error:
+                if not any(sign in str(error) for sign in _CUT):
+                    raise
+        return action()
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:
@@ -208,12 +243,14 @@ class Space:
                 raise
             raise StoreError(f"{verb} {self.address(path)} failed: a part of the path is no folder") from None
         except (BaseError, PermissionError, OSError, ValueError) as error:
-            cause = str(error).split("\n", 1)[0]
+            cause = without_secrets(str(error).split("\n", 1)[0])
             raise StoreError(f"{verb} {self.address(path)} failed: {cause}; {self._remedy(cause)}") from None
 
     def _remedy(self, cause: str) -> str:
         if any(full in cause for full in _FULL):
             return "make room there and run the job again: what is recorded stays"
+        if not self.is_local and any(sign in cause for sign in _UNANSWERED):
+            return "run the job again when the store answers: what is recorded stays"
         return f"check {'the path and its permissions' if self.is_local else _REMOTE_CHECKS}"
 
 
@@ -254,7 +291,8 @@ def _is_text(uri: str) -> bool:
 def _refuse(uri: str) -> str:
     known = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
     raise InputError(
-        f"{uri!r} is no place to keep a run: expected a local path, file://, or bucket/prefix after {known}"
+        f"{without_secrets(uri)!r} is no place to keep a run: "
+        f"expected a local path, file://, or bucket/prefix after {known}"
     )
 
 
@@ -265,4 +303,17 @@ def _client_options() -> dict[str, Any]:
         or os.environ.get("AWS_ENDPOINT_URL")
         or os.environ.get("AWS_ENDPOINT", "")
     )
-    return {"allow_http": True} if endpoint.startswith("http://") else {}
+    return {**CLIENT, **({"allow_http": True} if endpoint.startswith("http://") else {})}
+
+
+def without_secrets(text: str) -> str:
+    """A message without user names and passwords in addresses, signatures, and credentials of the environment."""
+    for name, value in os.environ.items():
+        if _SECRET_NAME.fullmatch(name) and len(value) >= 8:
+            text = text.replace(value, "***")
+    return _SIGNATURE.sub(r"\1***", _USER.sub("://***@", text))
+
+
+_SECRET_NAME = re.compile(r"(AWS|AZURE|GOOGLE|GCS)_.*(KEY|SECRET|TOKEN|PASSWORD|SAS).*")
+_USER = re.compile(r"://[^/\s@]+@")
+_SIGNATURE = re.compile(r"([?&](?:sig|X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token)=)[^&\s]+", re.IGNORECASE)

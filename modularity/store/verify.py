@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from modularity.errors import StoreError
-from modularity.store.arrays import default_threads, open_group, parallel_map, read_coordinates
-from modularity.store.groups import group_paths
+from modularity.store.arrays import default_threads, parallel_map
+from modularity.store.groups import group_paths, missing_metadata, open_group, parent_problems
 from modularity.store.ledger import CommitRecord, StoredObject
-from modularity.store.run import Run
+from modularity.store.run import Run, manifest_problems
 from modularity.store.space import MissingObjectError
-from modularity.types import content_digest
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class StoreReport:
 
 
 def verify_store(run: Run, *, sample: int | None = None, seed: int = 0, n_threads: int | None = None) -> StoreReport:
-    """Re-read what committed items wrote and compare hashes; coordinates and array metadata are always checked.
+    """Re-read what committed items wrote and compare hashes; manifest, metadata and coordinates are always checked.
 
     Parameters
     ----------
@@ -75,8 +74,8 @@ def verify_store(run: Run, *, sample: int | None = None, seed: int = 0, n_thread
     work = [(item_id, stored) for item_id in ids for stored in records[item_id].objects]
     checked = parallel_map(lambda pair: _check_object(run, records[pair[0]], pair[1]), work, threads)
     problems += [problem for problem, _ in checked if problem is not None]
-    for path in group_paths(run.space):
-        problems += _check_group(run, path)
+    problems += [StoreProblem("", path, message) for path, message in manifest_problems(run.space).items()]
+    problems += _metadata_problems(run)
     for kind, n_items in items_to_redo(run).items():
         message = (
             f"{run.uri} is finished, but {n_items} of its {kind} items {'has' if n_items == 1 else 'have'} no record "
@@ -107,6 +106,11 @@ def missing_or_resized(run: Run) -> tuple[StoreProblem, ...]:
                 message = f"{run.space.address(stored.path)} of item {record.item.id} {found}"
                 problems.append(StoreProblem(record.item.id, stored.path, message))
     return tuple(problems)
+
+
+def is_complete(run: Run) -> bool:
+    """Whether a run is finished and nothing of it was deleted since: no commit record, and no metadata of a group."""
+    return run.manifest.state == "finished" and not items_to_redo(run) and not missing_metadata(run.space)
 
 
 def items_to_redo(run: Run) -> dict[str, int]:
@@ -150,19 +154,23 @@ def _check_object(run: Run, record: CommitRecord, stored: StoredObject) -> tuple
     )
 
 
-def _check_group(run: Run, path: str) -> list[StoreProblem]:
-    address = run.space.address(path)
-    try:
-        group = open_group(run.space, path, f"{address} holds no group")
-        if "modularity:spec" not in group.attrs:
-            return []
-        content = group.attrs["modularity:content"]
-        changed = [name for name, spec in content["arrays"].items() if list(group[name].shape) != spec["shape"]]
-        for _ in read_coordinates(run.space, group, path):
-            pass
-    except (StoreError, KeyError, ValueError) as error:
-        return [StoreProblem("", path, f"{address}: {error}")]
-    messages = [f"{address}/{name} has another shape than recorded; restore its zarr.json" for name in changed]
-    if content_digest(content) != group.attrs["modularity:spec"]:
-        messages.append(f"{address}/zarr.json was changed, it does not match its digest; restore it from a copy")
-    return [StoreProblem("", path, message) for message in messages]
+def _metadata_problems(run: Run) -> list[StoreProblem]:
+    """What is missing or damaged of groups: their metadata, that of their arrays and parents, and coordinates."""
+    space = run.space
+    found = {
+        path: f"{space.address(path)} is missing; run the job again, which writes it anew"
+        for path in missing_metadata(space)
+    }
+    found |= parent_problems(space)
+    for path in group_paths(space):
+        try:
+            group = open_group(space, path, f"{space.address(path)} holds no group")
+        except StoreError as error:
+            found[path] = str(error)
+            continue
+        for name in (*group.arrays, *group.content["coordinates"]):
+            try:
+                group.array(run.ledger, name) if name in group.arrays else group.coordinate(name)
+            except StoreError as error:
+                found[f"{path}/{name}"] = str(error)
+    return [StoreProblem("", path, message) for path, message in found.items()]

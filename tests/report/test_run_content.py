@@ -36,11 +36,12 @@ def only(run, folder, *kinds):
 
 def test_sources_of_parts_are_shown(tiny_run, tmp_path):
     copy = shutil.copytree(tiny_run.uri, tmp_path / "run")
-    manifest = json.loads((copy / "run.json").read_text())
-    function = manifest["config"]["functions"][0]
+    manifest = open_run(str(copy)).manifest
+    config = json.loads(json.dumps(manifest.config))
+    function = config["functions"][0]
     function["source"], function["parts"] = None, {"a": {"source": "a.jsonl"}, "b": {"source": ["b.jsonl"]}}
-    manifest["config_digest"] = content_digest(manifest["config"])
-    (copy / "run.json").write_text(json.dumps(manifest))
+    changed = manifest.replace(config=config, config_digest=content_digest(config))
+    (copy / "run.json").write_bytes(changed.to_bytes())
     shown = report_content(open_run(str(copy))).functions[0].source
     assert json.loads(shown) == {"a": "a.jsonl", "b": ["b.jsonl"]}
 

@@ -8,8 +8,9 @@ from zarr.codecs import ZstdCodec
 
 from modularity.errors import StoreError
 from modularity.store import Run, Space
-from modularity.store.arrays import coordinate_sha256, parallel_map
-from modularity.store.groups import open_array
+from modularity.store.arrays import parallel_map
+from modularity.store.documents import coordinate_sha256
+from modularity.store.groups import open_group
 from modularity.store.ledger import Ledger
 
 
@@ -63,13 +64,13 @@ def test_either_pattern_reads_at_most_four_times_what_it_returns(tmp_path, per_i
 
 
 def test_array_of_another_writer_is_refused(tmp_path):
-    group = zarr.create_group(tmp_path)
+    group = zarr.create_group(tmp_path, path="g")
     group.create_array("a", shape=(4,), dtype="float32", compressors=None)
     space = Space(tmp_path)
     with pytest.raises(
         StoreError, match=r"/a has the codecs \['bytes'\], which this version of the package does not write"
     ):
-        open_array(space, Ledger(space), group, "", "a")
+        open_group(space, "g", "").array(Ledger(space), "a")
 
 
 def test_coordinate_hash_depends_on_values_and_borders():
@@ -85,9 +86,9 @@ def test_parallel_map_keeps_order_and_raises():
 
 
 def test_shards_without_the_checksum_over_stored_bytes_are_refused(tmp_path):
-    group = zarr.create_group(tmp_path)
+    space, group = Space(tmp_path), zarr.create_group(tmp_path, path="g")
     group.create_array(
         "a", shape=(4,), chunks=(2,), shards=(4,), dtype="float32", compressors=(ZstdCodec(checksum=True),)
     )
     with pytest.raises(StoreError, match=r"\['sharding_indexed', 'bytes', 'zstd'\].*open it with zarr instead"):
-        open_array(Space(tmp_path), Ledger(Space(tmp_path)), group, "", "a")
+        open_group(space, "g", "").array(Ledger(space), "a")

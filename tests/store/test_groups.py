@@ -7,7 +7,7 @@ from store_demo import create_demo
 
 from modularity.errors import DataError, StoreError
 from modularity.store import open_run
-from modularity.store.arrays import ArraySpec
+from modularity.store.documents import ArraySpec
 from modularity.store.groups import GroupSpec, create_group, group_digests, group_paths
 from modularity.store.space import open_space
 
@@ -48,5 +48,5 @@ def test_group_metadata_is_plain_json(run):
 
 def test_missing_array_metadata_is_named(run):
     run.space.delete("results/demo/polarity/zarr.json")
-    with pytest.raises(StoreError, match=r"results/demo/polarity/zarr\.json is missing or damaged"):
+    with pytest.raises(StoreError, match=r"results/demo/polarity/zarr\.json does not exist; delete results/demo/"):
         open_run(run.uri).results("demo")

@@ -49,7 +49,7 @@ def test_info_is_not_hashed_and_content_is(ledger):
 def test_damaged_records_are_named(ledger):
     values = json.loads(record().to_bytes())
     values["content"]["tables"][0]["n_rows"] = 4
-    with pytest.raises(StoreError, match=r"c\.json is damaged: its content does not match its hash; delete it and run"):
+    with pytest.raises(StoreError, match=r"c\.json is damaged: it does not match its hashes; delete it and run"):
         parse_commit(json.dumps(values).encode(), "c.json")
     with pytest.raises(StoreError, match=r"c\.json is damaged \(JSONDecodeError"):
         parse_commit(b"{", "c.json")

@@ -61,7 +61,11 @@ def broken(**changes):
         (broken(schema_version=99), "format version 99, this package reads up to 1; install a newer modularity"),
         (broken(state="lost"), "run.json is damaged at 'state'"),
         (broken(extra=1), "run.json is damaged at 'extra'"),
-        (broken(config={"a": 1}), "was changed by hand: its config does not match config_digest"),
+        (broken(config={"a": 1}), "was changed: its config does not match config_digest; restore it from a copy, or "),
+        (
+            broken(identity={"model": "tinz"}),
+            "was changed: it does not match its digest; restore it from a copy, or delete",
+        ),
     ],
 )
 def test_damaged_manifests(data, message):

@@ -1,5 +1,7 @@
 """The same run on an S3 server in this process: writes, resume, damage, verification, plain zarr readers."""
 
+import json
+
 import numpy as np
 import pytest
 import store_demo
@@ -7,12 +9,23 @@ from test_space import exercise
 
 from modularity.errors import StoreError
 from modularity.store import open_run, open_space, query, verify_store
+from modularity.store import space as space_module
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")
 
 
 def test_space_on_s3(bucket):
     exercise(open_space(f"{bucket}/some folder"))
+
+
+def test_space_on_gs(s3_server, tmp_path, monkeypatch):
+    """The XML interface of gs:// is that of S3 but for the condition of a write, which the server translates."""
+    account = {"gcs_base_url": s3_server.url, "disable_oauth": True}
+    account |= {"client_email": "", "private_key": "", "private_key_id": ""}
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "account.json"))
+    monkeypatch.setattr(space_module, "CLIENT", {**space_module.CLIENT, "allow_http": True})
+    exercise(open_space(f"gs://{s3_server.bucket}/some folder"))
 
 
 def test_run_on_s3_equals_run_on_disk(bucket, run):

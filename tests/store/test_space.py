@@ -32,7 +32,6 @@ def exercise(space: Space):
     space.delete("a/b.json")
     space.delete("a/b.json")
     assert not space.exists("a/b.json")
-    assert space.zarr_store("deeper") is not None
 
 
 def test_local_folder(tmp_path):

@@ -48,19 +48,19 @@ GROUP = "activations/demo/encoder"
         (lambda run: run.space.delete(SHARD), SHARD, "is missing; restore it, or delete commits/capture-"),
         (lambda run: run.space.write(SHARD, run.space.read(SHARD)[:100]), SHARD, r"hash \(100 bytes instead of"),
         (lambda run: flip(run, RECORD), RECORD, "is damaged"),
-        (lambda run: flip(run, f"{GROUP}/example_id/c/0"), GROUP, "example_id"),
-        (lambda run: run.space.delete(f"{GROUP}/label/c/0/0"), GROUP, "label does not match its recorded hash"),
+        (lambda run: flip(run, f"{GROUP}/example_id/c/0"), f"{GROUP}/example_id", "example_id is damaged"),
+        (lambda run: run.space.delete(f"{GROUP}/label/c/0/0"), f"{GROUP}/label", "label/c/0/0 does not exist; delete"),
         (
             lambda run: edit(run, f"{GROUP}/ffn.neurons/zarr.json", lambda d: d["shape"].__setitem__(0, 96)),
-            GROUP,
-            "ffn.neurons has another shape than recorded",
+            f"{GROUP}/ffn.neurons",
+            "ffn.neurons/zarr.json does not match its recorded hash; delete activations/demo/encoder/zarr.json and run",
         ),
         (
             lambda run: edit(
                 run, f"{GROUP}/zarr.json", lambda d: d["attributes"]["modularity:content"]["attributes"].clear()
             ),
             GROUP,
-            "does not match its digest",
+            "does not match its own digest",
         ),
         (lambda run: run.space.write(f"{GROUP}/zarr.json", b"{"), GROUP, "zarr.json"),
     ],
