@@ -96,10 +96,15 @@ class ModelWorker:
             info, _ = in_halved_batches(
                 lambda tokens: by_batch[item.kind](item, tokens),
                 tokens_per_batch=self._spec.capture.tokens_per_batch,
-                longest_tokens=int(self._spec.tables[item.text("function")].lengths_E.max()),
+                longest_tokens=self._longest_tokens(item.text("function")),
                 halvings=halvings,
             )
             return info
+
+    def _longest_tokens(self, name: str) -> int:
+        """Tokens of the longest text of a function; of a corpus at most."""
+        corpus = self._spec.corpora.get(name)
+        return int(self._spec.tables[name].lengths_E.max()) if corpus is None else corpus.max_tokens
 
     def _identify(self, item: WorkItem) -> dict[str, Any]:
         """Who the model is, and how float32 products are best computed on this machine."""
