@@ -25,8 +25,8 @@ setup: $(READY)  ## the virtual environment with pinned versions
 quickstart: $(READY)  ## the main job on real weights, about three minutes; open $(OUT)/report.html
 	$(BIN)/python -m jobs.quickstart --out $(OUT)
 
-test: $(READY)   ## all tests
-	$(BIN)/python -m pytest
+test: $(READY)   ## all tests, in two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/python -m ruff check .

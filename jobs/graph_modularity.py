@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity import cli
 from modularity.errors import InputError
 
 
@@ -28,15 +28,16 @@ def command(
             "--run", help="Finished run of emergent_modularity: its model, and also co-activations and its experts."
         ),
     ] = None,
-    out: OutOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Cut graphs of weights and of co-activations into groups, and compare with nulls and with experts.
 
     Example: python -m jobs.graph_modularity --model facebook/opt-125m --out runs/opt-graphs --plan
     """
-    with readable_errors():
+    with cli.readable_errors():
         if model is None and run is None:
             raise InputError("neither --model nor --run is given: name a checkpoint, a finished run, or both")
         values: dict[str, Any] = {"job": "graph_modularity"}
@@ -44,9 +45,9 @@ def command(
             values["model"] = {"name": model}
         if run is not None:
             values["source"] = run
-        values, lines = with_overrides(values, overrides)
-        launch(values, out=out, plan=plan, lines=lines)
+        values, lines = cli.with_overrides(values, overrides)
+        cli.launch(values, out=out, plan=plan, lines=lines, profiles=profile)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.emergent_modularity import read_functions
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity import cli
 from modularity.config import Key, read_config_file
 from modularity.errors import InputError
 
@@ -38,8 +38,7 @@ def command(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Hub id or local folder of a dense checkpoint with its LM head; or `series`, the last checkpoint of "
-            "the trained series that ships with the package, with its functions. Default: that of --run."
+            help="Hub id or folder of a dense checkpoint with its LM head, or `series`. Default: that of --run."
         ),
     ] = None,
     run: Annotated[
@@ -51,15 +50,16 @@ def command(
     ] = None,
     words: Annotated[Path | None, typer.Option(help="YAML or JSON file with `label_words` and other keys.")] = None,
     export: Annotated[str | None, typer.Option(help="New folder for the divided model as a checkpoint.")] = None,
-    out: OutOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Divide the FFNs of a dense model into experts, and run it with some of them.
 
     Example: python -m jobs.moefication --model series --out runs/moefied
     """
-    with readable_errors():
+    with cli.readable_errors():
         if model is None and run is None:
             raise InputError("--model and --run are missing: name a checkpoint, or a finished run of one")
         values: dict[str, Any] = series_values() if model == "series" else {"source": run}
@@ -70,11 +70,11 @@ def command(
             more, places = ({}, {}) if part is None else read_config_file(part)
             values, lines = {**values, **more}, {**lines, **places}
         values |= {"job": "moefication"} | ({} if export is None else {"export": {"folder": export}})
-        values, lines = with_overrides(values, overrides, lines)
+        values, lines = cli.with_overrides(values, overrides, lines)
         if run is None and not {"functions", "texts"} & values.keys():
             values["functions"], _ = read_functions(None)
-        launch(values, out=out, plan=plan, lines=lines)
+        cli.launch(values, out=out, plan=plan, lines=lines, profiles=profile)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

@@ -22,15 +22,13 @@ from typing import Annotated, Any
 import typer
 
 from jobs.similarity import SERIES, study_values
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity import cli
 
 
 def opt_values(model: str | None, texts: str | None, target: str | None, retain: str | None) -> dict[str, Any]:
     """Config of the study: every part that the arguments allow."""
-    from modularity.data.texts import shipped_folder
-
     similarity = study_values(model, texts)
-    passes: dict[str, Any] = {"texts": {"source": texts or str(shipped_folder())}}
+    passes: dict[str, Any] = {"texts": {"source": texts or "sample:texts"}}
     if model == SERIES:
         passes = {"texts": {"source": "sample:planted_languages", "category": "label", "per_category": 4}}
         target, retain = target or "planted:brackets", retain or "planted:relations"
@@ -62,18 +60,19 @@ def command(
         str | None, typer.Option(help="Texts of the capability to prune away; several sources with commas.")
     ] = None,
     retain: Annotated[str | None, typer.Option(help="Texts of the capability to keep, in the same way.")] = None,
-    out: OutOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Similarity, tight passes, graphs and pruning of one model, each a run of its own inside --out.
 
     Example: python -m jobs.opt_modularity --model series --out runs/series-study
     """
-    with readable_errors():
-        values, lines = with_overrides(opt_values(model, texts, target, retain), overrides)
-        launch(values, out=out, plan=plan, lines=lines)
+    with cli.readable_errors():
+        values, lines = cli.with_overrides(opt_values(model, texts, target, retain), overrides)
+        cli.launch(values, out=out, plan=plan, lines=lines, profiles=profile)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

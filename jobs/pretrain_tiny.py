@@ -59,7 +59,7 @@ def command(
         if plan:
             made = plan_pretraining(config)
             print(made.text())
-            cli.tell_machines(training_loads(config, made), profile)
+            cli.tell_machines(training_loads(config, made), profile, "lower width, n_layers or batch_sentences")
             return
         if out is None:
             raise InputError("--out is missing: name the folder for the checkpoints, e.g. --out runs/tiny-opt")

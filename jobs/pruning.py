@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity import cli
 
 
 def command(
@@ -30,21 +30,22 @@ def command(
     ],
     retain: Annotated[str, typer.Option(help="Texts of the other category, in the same way.")],
     names: Annotated[str, typer.Option(help="Names of the two categories in all tables.")] = "target,retain",
-    out: OutOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Prune one capability and keep the other, in both directions, and judge what the pruned models write.
 
     Example: python -m jobs.pruning --model runs/m --target code --retain news --names code,news --out runs/pruned
     """
-    with readable_errors():
+    with cli.readable_errors():
         corpora = [_corpus(source, name) for source, name in zip((target, retain), [*names.split(","), "", ""])]
         values: dict[str, Any] = {
             "job": "pruning", "model": {"name": model}, "target": corpora[0], "retain": corpora[1],
         }  # fmt: skip
-        values, lines = with_overrides(values, overrides)
-        launch(values, out=out, plan=plan, lines=lines)
+        values, lines = cli.with_overrides(values, overrides)
+        cli.launch(values, out=out, plan=plan, lines=lines, profiles=profile)
 
 
 def _corpus(source: str, name: str) -> dict[str, Any]:
@@ -53,4 +54,4 @@ def _corpus(source: str, name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

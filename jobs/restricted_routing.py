@@ -27,7 +27,7 @@ from typing import Annotated
 
 import typer
 
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity import cli
 from modularity.config import read_config_file
 
 
@@ -39,19 +39,20 @@ def command(
             help="YAML or JSON file with `label_words` and other keys of the job. Default: the words of the run."
         ),
     ] = None,
-    out: OutOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Fine-tune on each task with all experts, functional ones, others and random ones.
 
     Example: python -m jobs.restricted_routing --run runs/switch --words words.yaml --out runs/routing --plan
     """
-    with readable_errors():
+    with cli.readable_errors():
         values, lines = ({}, {}) if words is None else read_config_file(words)
-        values, lines = with_overrides({**values, "job": "restricted_routing", "source": run}, overrides, lines)
-        launch(values, out=out, plan=plan, lines=lines)
+        values, lines = cli.with_overrides({**values, "job": "restricted_routing", "source": run}, overrides, lines)
+        cli.launch(values, out=out, plan=plan, lines=lines, profiles=profile)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

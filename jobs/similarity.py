@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.quickstart import weights_folder
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity import cli
 
 SERIES = "series"
 PLANTED = {
@@ -56,18 +56,19 @@ def command(
     texts: Annotated[
         str | None, typer.Option(help="Folder or file with texts in categories. Default: those that ship.")
     ] = None,
-    out: OutOption = "runs/similarity",
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = "runs/similarity",
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Compare activations of texts in categories at every site and layer.
 
     Example: python -m jobs.similarity --model facebook/opt-125m --out runs/opt-similarity --plan
     """
-    with readable_errors():
-        values, lines = with_overrides(study_values(model, texts), overrides)
-        launch(values, out=out, plan=plan, lines=lines)
+    with cli.readable_errors():
+        values, lines = cli.with_overrides(study_values(model, texts), overrides)
+        cli.launch(values, out=out, plan=plan, lines=lines, profiles=profile)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from modularity.cli import OutOption, PlanOption, SetOption, launch, readable_errors, run_as_job, with_overrides
+from modularity import cli
 
 
 def command(
@@ -26,19 +26,20 @@ def command(
     texts: Annotated[
         list[str], typer.Option(help="File, folder, glob or URI with texts, or sample:<name>; may be repeated.")
     ],
-    out: OutOption = None,
-    plan: PlanOption = False,
-    overrides: SetOption = None,
+    out: cli.OutOption = None,
+    plan: cli.PlanOption = False,
+    profile: cli.ProfileOption = None,
+    overrides: cli.SetOption = None,
 ) -> None:
     """Spectra of the Jacobians of all sub-blocks.
 
     Example: python -m jobs.tight_pass --model facebook/opt-125m --texts texts/ --out runs/tight --plan
     """
-    with readable_errors():
+    with cli.readable_errors():
         values = {"job": "tight_pass", "model": {"name": model}, "texts": {"source": texts}}
-        values, lines = with_overrides(values, overrides)
-        launch(values, out=out, plan=plan, lines=lines)
+        values, lines = cli.with_overrides(values, overrides)
+        cli.launch(values, out=out, plan=plan, lines=lines, profiles=profile)
 
 
 if __name__ == "__main__":
-    run_as_job(command)
+    cli.run_as_job(command)

@@ -1,22 +1,27 @@
 """The `modularity` command, and the options that every job in `jobs/` shares.
 
 Exit codes: 0 done; 1 the work or a check failed, or a run is missing or damaged; 2 the input, the plan or the place of
-the run was refused before any work; 130 interrupted by Ctrl-C or SIGTERM.
+the run was refused before any work; 130 interrupted by Ctrl-C, 143 by SIGTERM.
 """
 
-import json
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from modularity.config import Key, apply_overrides, read_config_file
-from modularity.errors import AllowanceError, IdentityError, InputError, ModularityError
-from modularity.launching import check_profiles as check_profiles  # these three for the files in jobs/
+from modularity import cluster_commands
+from modularity.cli_options import FormatOption, JobFile, RunUri, number, read_job
+from modularity.cli_options import OutOption as OutOption  # these and the following for the files in jobs/
+from modularity.cli_options import PlanOption as PlanOption
+from modularity.cli_options import ProfileOption as ProfileOption
+from modularity.cli_options import ReuseOption as ReuseOption
+from modularity.cli_options import SetOption as SetOption
+from modularity.cli_options import readable_errors as readable_errors
+from modularity.cli_options import with_overrides as with_overrides
+from modularity.errors import InputError
+from modularity.launching import check_profiles as check_profiles
 from modularity.launching import launch as launch
 from modularity.launching import tell_machines as tell_machines
 
@@ -30,85 +35,11 @@ app = typer.Typer(
 )
 
 TERMINAL_ROWS = 50
-INTERRUPTED = 130
-
-
-def _whole_number(text: str | int) -> int:
-    """Number of an option; its message names the value, which typer's own does not."""
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number, e.g. 3.") from None
-
-
-RunUri = Annotated[str, typer.Argument(help="Folder or object-store URI of a run.", metavar="RUN")]
-OutOption = Annotated[str | None, typer.Option("--out", help="Folder or object-store URI that the run is written to.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override, e.g. --set predictivity.n_permutations=500.", metavar="KEY=VALUE"),
-]
-ReuseOption = Annotated[
-    str | None,
-    typer.Option(
-        "--reuse", help="Run with the same model, data and capture settings, whose activations are taken over."
-    ),
-]
-PlanOption = Annotated[bool, typer.Option("--plan", help="Print items, bytes, memory, tokens and time, and stop.")]
-ProfileOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--profile",
-        help="With --plan: how the job runs on such machines: a10g, l4, a100-40, a100-80, h100, h200, laptop, all, or "
-        "a file; may be repeated.",
-        metavar="NAME|FILE",
-    ),
-]
-FormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        help="parquet, csv, json or table. Default: by the name of --out, else table.",
-        metavar="FORMAT",
-    ),
-]
-
-
-def _number(help: str) -> Any:
-    """Option that holds whole numbers."""
-    return typer.Option(help=help, parser=_whole_number, metavar="NUMBER")
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """Turn our own errors into one message on stderr and an exit code; anything else is a bug and keeps its trace."""
-    try:
-        yield
-    except (InputError, AllowanceError, IdentityError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except ModularityError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt as interrupt:
-        warnings.simplefilter("ignore", RuntimeWarning)  # of the coroutines that zarr was about to await
-        print(" ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def with_overrides(
-    values: Mapping[str, Any], overrides: Sequence[str] | None, lines: Mapping[Key, str] | None = None
-) -> tuple[dict[str, Any], dict[Key, str]]:
-    """Values with `--set` put in, and the places of the keys, where an overridden one is `--set`."""
-    changed = [override.partition("=")[0].strip().split(".") for override in overrides or []]
-    places = {tuple(int(name) if name.isdigit() else name for name in names): "--set" for names in changed}
-    return apply_overrides(values, overrides or []), {**(lines or {}), **places}
 
 
 @app.command("run")
 def run_command(
-    file: Annotated[
-        Path, typer.Argument(help="JSON or YAML file with a job's config, or the run.json of a run.", metavar="FILE")
-    ],
+    file: JobFile,
     out: OutOption = None,
     reuse: ReuseOption = None,
     plan: PlanOption = False,
@@ -120,32 +51,15 @@ def run_command(
     Example: modularity run job.yaml --out runs/first --set model.dtype=bfloat16
     """
     with readable_errors():
-        values, lines = read_config_file(file)
-        if "schema_version" in values and isinstance(values.get("config"), dict):  # a run's manifest holds its config
-            values, lines = values["config"], {key[1:]: place for key, place in lines.items() if key[:1] == ("config",)}
-        values, lines = with_overrides(values, overrides, lines)
+        values, lines = read_job(file, overrides)
         launch(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profile)
-
-
-@app.command()
-def status(uri: RunUri, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Say how far a run is: state, items done by kind, tables and arrays.
-
-    Example: modularity status runs/first
-    """
-    with readable_errors():
-        from modularity.pipelines import run_status, scan_status
-        from modularity.store import is_scan
-
-        found = scan_status(uri) if is_scan(uri) else run_status(uri)
-        print(json.dumps(found.as_json(), indent=2) if as_json else found.text())
 
 
 @app.command()
 def verify(
     uri: RunUri,
     rows: Annotated[
-        int, _number(help="Rows of each function to recompute from the model; 0 = check the store only.")
+        int, number(help="Rows of each function to recompute from the model; 0 = check the store only.")
     ] = 8,
 ) -> None:
     """Check every stored byte against its record, and recompute a sample of rows from the model.
@@ -168,12 +82,12 @@ def query(
     uri: RunUri,
     function: Annotated[str, typer.Option(help="Function whose activations are read.")],
     site: Annotated[str, typer.Option(help="Site, e.g. ffn.neurons or decoder/ffn.neurons.")] = "ffn.neurons",
-    layer: Annotated[list[int] | None, _number(help="Layer; may be repeated. Default: all.")] = None,
-    neuron: Annotated[list[int] | None, _number(help="Neuron; may be repeated. Default: all.")] = None,
+    layer: Annotated[list[int] | None, number(help="Layer; may be repeated. Default: all.")] = None,
+    neuron: Annotated[list[int] | None, number(help="Neuron; may be repeated. Default: all.")] = None,
     subfunction: Annotated[str | None, typer.Option(help="Only examples of this sub-function.")] = None,
-    label: Annotated[int | None, _number(help="Only examples with this label, 0 or 1.")] = None,
+    label: Annotated[int | None, number(help="Only examples with this label, 0 or 1.")] = None,
     example: Annotated[list[str] | None, typer.Option(help="Example id; may be repeated.")] = None,
-    limit: Annotated[int | None, _number(help="At most this many values, 1 or more.")] = None,
+    limit: Annotated[int | None, number(help="At most this many values, 1 or more.")] = None,
     output_format: FormatOption = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
 ) -> None:
@@ -244,7 +158,7 @@ def figures(
     png: Annotated[bool, typer.Option("--png/--no-png", help="Also write PNG files (needs resvg-py).")] = True,
     scale: Annotated[float, typer.Option(help="Pixels of the PNG files for each pixel of the drawing.")] = 3.0,
     dimension: Annotated[
-        list[int] | None, _number(help="Dimension whose stream is drawn (similarity runs); may be repeated.")
+        list[int] | None, number(help="Dimension whose stream is drawn (similarity runs); may be repeated.")
     ] = None,
 ) -> None:
     """Write every figure of a run as an SVG and a PNG file, for papers.
@@ -312,6 +226,10 @@ def _main(
     ] = False,
 ) -> None:
     """Is this Transformer modular? Run jobs, and look at what they wrote."""
+
+
+for _command in (cluster_commands.submit, cluster_commands.status, cluster_commands.logs, cluster_commands.stop):
+    app.command()(_command)
 
 
 def run_as_job(command: Callable[..., None], arguments: Sequence[str] | None = None) -> None:

@@ -4,7 +4,7 @@ Imports of what takes seconds (torch, transformers) wait until the values are kn
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,14 @@ STUDIES = {
 }
 """Jobs that are run by `pipelines.run_<job>`, and the name of their config in `pipelines`."""
 JOINT = "opt_modularity"
-JOBS = ("emergent_modularity", *STUDIES, JOINT, "scan_checkpoints")
+CONFIGS = {
+    "emergent_modularity": "EmergentModularityConfig",
+    **STUDIES,
+    JOINT: "OptModularityConfig",
+    "scan_checkpoints": "ScanConfig",
+}
+"""Every job, and the name of its config in `pipelines`."""
+JOBS = tuple(CONFIGS)
 OUT_MISSING = "--out is missing: name the folder or object-store URI for the run, e.g. --out runs/first"
 
 
@@ -54,22 +61,18 @@ def launch(
     profiles : kinds of machines that the plan is made for
     """
     check_profiles(profiles, plan=plan)
-    job = values.get("job", JOBS[0])
-    if job not in JOBS:
-        raise InputError(f"job={job!r} is not known: expected one of {', '.join(JOBS)}")
+    job = known_job(values)
     if job == "scan_checkpoints":
         _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
         return
     if job == JOINT:
-        _launch_joint(values, out=out, plan=plan, reuse=reuse, lines=lines)
+        _launch_joint(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
         return
     if job in STUDIES:
         _launch_study(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
         return
-    from modularity.pipelines import EmergentModularityConfig
-
     try:
-        config = validate_config(EmergentModularityConfig, values, lines)
+        config = validated(values, lines)
     except InputError as error:
         raise InputError([*error.problems, *_out_problems(out, plan)]) from None
     if out is None and not plan:
@@ -81,7 +84,7 @@ def launch(
         made = plan_job(config, reuse=reuse)
         print(made.text())
         made.check(config.allowance)
-        tell_machines(made.loads, profiles)
+        tell_machines(made.loads, profiles, made.remedies.memory)
         if series is not None:
             _launch_scan(series, out=None if out is None else _series_of(out), plan=True, reuse=None, lines=None)
         return
@@ -98,6 +101,21 @@ def launch(
         _tell_written(write_report(out))  # to look at while the checkpoints run
         _launch_scan(series, out=scan, plan=False, reuse=None, lines=None)
     _tell_written(write_report(out, scan=scan))
+
+
+def known_job(values: Mapping[str, Any]) -> str:
+    """Name of the job that a config is for; InputError if there is no such job."""
+    job = values.get("job", JOBS[0])
+    if job not in JOBS:
+        raise InputError(f"job={job!r} is not known: expected one of {', '.join(JOBS)}")
+    return str(job)
+
+
+def validated(values: Mapping[str, Any], lines: Mapping[Key, str] | None = None) -> Any:
+    """The config of a job from its values; InputError with everything that is wrong."""
+    from modularity import pipelines
+
+    return validate_config(getattr(pipelines, CONFIGS[known_job(values)]), values, lines)
 
 
 def _shows_training(space: "Space") -> bool:
@@ -136,9 +154,7 @@ def _launch_scan(
     profiles: Sequence[str] | None = None,
 ) -> None:
     """Validate a scan's values, then print its plan or run it; its report is written even where checkpoints failed."""
-    from modularity.pipelines import ScanConfig
-
-    config = validate_config(ScanConfig, values, lines)
+    config = validated(values, lines)
     if reuse is not None:
         raise InputError(f"--reuse {reuse} is for single runs: a scan goes on with what lies at its own --out")
     if out is None and not plan:
@@ -151,7 +167,7 @@ def _launch_scan(
         made = plan_scan(config, out)
         print(made.text())
         made.whole.check(config.allowance)
-        tell_machines(made.whole.loads, profiles)
+        tell_machines(made.whole.loads, profiles, made.whole.remedies.memory)
         return
     try:
         with _told_where_it_goes_on(out):
@@ -175,18 +191,28 @@ def check_profiles(profiles: Sequence[str] | None, *, plan: bool) -> None:
     read_profiles(profiles)
 
 
-def tell_machines(loads: "Loads | None", profiles: Sequence[str] | None) -> None:
-    """Print how a planned job runs on machines of the profiles; AllowanceError if it fits none of them."""
-    if not profiles:
+def tell_machines(loads: "Loads | None", profiles: Sequence[str] | None, remedy: str) -> None:
+    """Print how a planned job runs on machines of the profiles.
+
+    Parameters
+    ----------
+    loads : what the job asks for
+    profiles : names and files; nothing is printed without any
+    remedy : what lowers its need of memory
+
+    Raises
+    ------
+    AllowanceError
+        It fits none of them.
+    """
+    if not profiles or loads is None:
         return
-    if loads is None:
-        raise InputError(f"--profile {' '.join(profiles)}: the plan of this job says nothing of other machines yet")
     from modularity.pipelines.machine_plan import check_machines, machines_text
     from modularity.pipelines.machines import read_profiles
 
     machines = read_profiles(profiles)
     print(machines_text(loads, machines))
-    check_machines(loads, machines)
+    check_machines(loads, machines, remedy)
 
 
 def _tell_written(paths: Sequence[str]) -> None:
@@ -211,7 +237,7 @@ def _launch_study(
     if reuse is not None:
         problems.append(f"--reuse {reuse} is for runs of emergent_modularity, not of {name}")
     try:
-        config: Any = validate_config(getattr(pipelines, STUDIES[name]), values, lines)
+        config = validated(values, lines)
     except InputError as error:
         raise InputError([*error.problems, *problems]) from None
     if problems:
@@ -220,7 +246,7 @@ def _launch_study(
         made = getattr(pipelines, f"plan_{name}")(config)
         print(made.text())
         made.check(config.allowance)
-        tell_machines(getattr(made, "loads", None), profiles)
+        tell_machines(made.loads, profiles, made.remedies.memory)
         return
     _run_study(name, config, out)
 
@@ -236,7 +262,13 @@ def _run_study(name: str, config: Any, out: str) -> None:
 
 
 def _launch_joint(
-    values: Mapping[str, Any], *, out: str | None, plan: bool, reuse: str | None, lines: Mapping[Key, str] | None
+    values: Mapping[str, Any],
+    *,
+    out: str | None,
+    plan: bool,
+    reuse: str | None,
+    lines: Mapping[Key, str] | None,
+    profiles: Sequence[str] | None = None,
 ) -> None:
     """Validate the parts of a joint study, print their plans, and run one after the other, each in its own folder."""
     from modularity import pipelines
@@ -244,7 +276,7 @@ def _launch_joint(
     problems = [] if reuse is None else [f"--reuse {reuse} is for runs of emergent_modularity, not of {JOINT}"]
     problems += [OUT_MISSING] if out is None and not plan else []
     try:
-        config: Any = validate_config(pipelines.OptModularityConfig, values, lines)
+        config = validated(values, lines)
     except InputError as error:
         raise InputError([*error.problems, *problems]) from None
     plans = {}
@@ -258,22 +290,36 @@ def _launch_joint(
         raise InputError(problems)
     for name, made in plans.items():
         print(f"{name}: {made.text()}", file=sys.stdout if plan else sys.stderr)
-    exceeded = []
-    for name, made in plans.items():
-        try:
-            made.check(config.parts()[name].allowance)
-        except AllowanceError as error:
-            exceeded.append(f"{name}: {error}")
-    if exceeded:
-        raise AllowanceError("\n".join(exceeded))
+    _check_parts(plans, lambda name: plans[name].check(config.parts()[name].allowance))
     if plan or out is None:
+        _check_parts(plans, lambda name: _tell_machines_of_part(name, plans[name], profiles))
         return
     from modularity.report import write_joint_report
+    from modularity.store import StudyRecord, write_study
 
+    write_study(out, StudyRecord(job=JOINT, parts=tuple(plans), config=config.as_json()))
     for name, part in config.parts().items():
         print(f"part {name}", file=sys.stderr)
         _run_study(name, part, _part_of(out, name))
     _tell_written(write_joint_report(out, list(plans)))
+
+
+def _check_parts(names: Iterable[str], check: Callable[[str], None]) -> None:
+    """Check every part; one AllowanceError with all that is refused."""
+    exceeded = []
+    for name in names:
+        try:
+            check(name)
+        except AllowanceError as error:
+            exceeded.append(f"{name}: {error}")
+    if exceeded:
+        raise AllowanceError("\n".join(exceeded))
+
+
+def _tell_machines_of_part(name: str, made: Any, profiles: Sequence[str] | None) -> None:
+    if profiles:
+        print(f"{name}:")
+        tell_machines(made.loads, profiles, made.remedies.memory)
 
 
 def _part_of(out: str, name: str) -> str:
@@ -290,7 +336,7 @@ def _told_where_it_goes_on(out: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
-        raise KeyboardInterrupt(
+        raise type(interrupt)(
             f"{cause}: finished work items stay recorded in {out}; the same command goes on"
         ) from None
 

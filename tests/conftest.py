@@ -21,6 +21,7 @@ os.environ["HOME"] = _HOME  # Ray writes a token, libraries write caches: none o
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "numba"))
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+os.environ["RAY_metrics_report_interval_ms"] = "500"  # noqa: SIM112 - else a test of metrics waits for ten seconds
 os.environ.pop("RAY_ADDRESS", None)
 
 REPO = Path(__file__).parent.parent
@@ -43,9 +44,29 @@ def local_ray() -> Iterator[None]:
     """A local Ray with two CPUs, started once and stopped at the end."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    _start_local_ray()
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def no_local_ray() -> Iterator[None]:
+    """No Ray in this process, for a module that joins clusters of its own; the one for all tests is back after it."""
+    import ray
+
+    was_there = ray.is_initialized()
+    ray.shutdown()
+    yield
+    ray.shutdown()
+    if was_there:
+        _start_local_ray()
+
+
+def _start_local_ray() -> None:
+    """`local`: whatever cluster another process has started on this machine is left alone."""
+    import ray
+
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
 
 
 @pytest.fixture

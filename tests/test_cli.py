@@ -134,7 +134,11 @@ def test_what_cannot_be_done_is_refused_with_a_message(name: str, uri: str, job_
 BAD_FILES: dict[str, tuple[str, list[str]]] = {
     "no mapping": ("- 1\n", ["holds list, expected a mapping"]),
     "no YAML": ("model: [1\n", ["neither JSON nor YAML"]),
-    "no model": ("functions: []\n", ["job.yaml:1: model: required and missing; add it", "functions=[]"]),
+    "no model": ("functions: []\n", ["job.yaml:1: model: required and missing; add it"]),
+    "no functions": (
+        "model: {name: x}\nfunctions: []\n",
+        ["functions=[]: expected at least one function, or a corpus"],
+    ),
     "keys and values": (
         "model:\n  name: x\n  dtpe: float32\nfunctions:\n  - name: a\n    source: a.jsonl\n    poling: {}\n"
         "predictivity:\n  n_permutations: 3\n",
@@ -379,7 +383,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(
             signal.raise_signal(signal.SIGINT if name == "Ctrl-C" else signal.SIGTERM)
 
     monkeypatch.setattr(Progress, "done", done_then_stopped)
-    said = call("run", config, "--out", out, *INPROCESS, code=130).stderr
+    said = call("run", config, "--out", out, *INPROCESS, code=130 if name == "Ctrl-C" else 143).stderr
     assert said.splitlines()[-1] == (
         f"interrupted by {name}: finished work items stay recorded in {out}; the same command goes on"
     )

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from modularity.capture.buffers import BufferPool, ItemBuffer, row_bytes
     from modularity.capture.capturer import Capturer, CaptureStats
     from modularity.capture.config import CaptureConfig
+    from modularity.capture.failing_example import failing_row
+    from modularity.capture.halved_batches import in_halved_batches, is_out_of_memory
     from modularity.capture.reduction_config import ReductionBytes, ReductionConfig, reduction_bytes
     from modularity.capture.reductions import Reduced, Reducer, ReductionStats
     from modularity.capture.shards import CapturedShard, capture_shards, overhang
@@ -31,6 +33,9 @@ __all__ = [
     "ReductionConfig",
     "ReductionStats",
     "capture_shards",
+    "failing_row",
+    "in_halved_batches",
+    "is_out_of_memory",
     "overhang",
     "plan_memory",
     "reduction_bytes",
@@ -43,6 +48,8 @@ _MODULES = {
     "buffers": ("BufferPool", "ItemBuffer", "row_bytes"),
     "capturer": ("Capturer", "CaptureStats"),
     "config": ("CaptureConfig",),
+    "failing_example": ("failing_row",),
+    "halved_batches": ("in_halved_batches", "is_out_of_memory"),
     "reduction_config": ("ReductionBytes", "ReductionConfig", "reduction_bytes"),
     "reductions": ("Reduced", "Reducer", "ReductionStats"),
     "shards": ("CapturedShard", "capture_shards", "overhang"),

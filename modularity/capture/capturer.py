@@ -98,6 +98,8 @@ class Capturer:
         self._storage_dtype: StorageDtype = storage_dtype
         self._ring = HostRing(CudaCopier()) if model.device.type == "cuda" else None
         self._is_checked = False
+        self.last_rows = np.empty(0, np.int64)
+        """Rows of the batch that ran last, or that failed."""
 
     def capture(
         self,
@@ -153,6 +155,7 @@ class Capturer:
                 for batch in batches:
                     masks = self._forward.masks(batch)
                     ledger.claim(batch.row_ids)
+                    self.last_rows = np.asarray(batch.row_ids)
                     selections.update(
                         select_rows(batch, masks, reduction=reduction, row_start=row_start, source=self._forward.source)
                     )

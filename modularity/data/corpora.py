@@ -1,27 +1,26 @@
-"""Plain texts of one category (code, news, one language), without labels, cut into disjoint parts.
+"""Plain texts without labels: corpora of one category each, cut into disjoint parts, and texts in two halves.
 
-A source is a file, a folder, a glob or a URI: tables (`.jsonl`, `.csv`, `.parquet` …) give one text a row, every other
-file is one text, or with `lines` one text a line. `planted:NAME` makes held-out sentences of a planted language. Texts
-that stand twice are kept once; what stands in two corpora belongs to neither, and all that is left out is counted.
+`planted:NAME` makes held-out sentences of a planted language. Texts that stand twice are kept once; what stands in two
+corpora belongs to neither, and all that is left out is counted. Reading is `text_source`.
 """
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import fsspec
 import numpy as np
 from pydantic import Field
 
 from modularity.config import Config
-from modularity.data.files import SourceFile, open_file
+from modularity.data.function_part import Format, SourceHalves
+from modularity.data.functions import FunctionData, Half, Pooling
 from modularity.data.language_words import LANGUAGES
 from modularity.data.languages import sentences
-from modularity.data.readers import ENDINGS, read_rows
+from modularity.data.problems import Problems
+from modularity.data.text_source import EMPTY, SourceText, TextColumns, read_texts, unlabelled
 from modularity.errors import InputError
-from modularity.types import content_digest
+from modularity.types import canonical_json, content_digest
 
 PLANTED = "planted:"
 _SEED_OF_PLANTED = 7919
@@ -71,22 +70,13 @@ def load_corpora(configs: Sequence[CorpusConfig]) -> tuple[Corpus, ...]:
     InputError
         Everything that is wrong with any of them: names, sources, rows without a text, corpora without texts.
     """
-    problems = [
-        f"{count} corpora are named {name!r}; give each its own name"
-        for name, count in Counter(config.name for config in configs).items()
-        if count > 1
-    ]
-    found: list[dict[str, None]] = []
-    left_out: list[Counter[str]] = []
-    for config in configs:
-        reasons: Counter[str] = Counter()
-        try:
-            found.append(_distinct(config, reasons))
-        except InputError as error:
-            problems += [f"corpus {config.name!r}: {problem}" for problem in error.problems]
-        left_out.append(reasons)
-    if problems:
-        raise InputError(problems)
+    problems = Problems("corpus")
+    for name, count in Counter(config.name for config in configs).items():
+        if count > 1:
+            problems.add("", "name", f"{count} corpora are named {name!r}; give each its own name")
+    left_out: list[Counter[str]] = [Counter() for _ in configs]
+    found = [_distinct(config, problems, reasons) for config, reasons in zip(configs, left_out)]
+    problems.raise_any()
     seen = Counter(text for texts in found for text in texts)
     corpora = []
     for config, texts, reasons in zip(configs, found, left_out):
@@ -123,26 +113,17 @@ def split_texts(corpus: Corpus, shares: Mapping[str, float], *, seed: int = 0) -
     return {name: tuple(text for _, text in sorted(keyed)) for name, keyed in parts.items()}
 
 
-def _distinct(config: CorpusConfig, reasons: Counter[str]) -> dict[str, None]:
+def _distinct(config: CorpusConfig, problems: Problems, reasons: Counter[str]) -> dict[str, None]:
     """Different texts of all sources, in order, at most as many as the config allows."""
     sources = (config.source,) if isinstance(config.source, str) else config.source
-    problems: list[str] = []
+    before = problems.count()
     texts: dict[str, None] = {}
-    for source in sources:
-        try:
-            for text in _texts(source, config):
-                if not text.strip():
-                    reasons["blank"] += 1
-                elif text in texts:
-                    reasons["repeated"] += 1
-                else:
-                    texts[text] = None
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    if not texts:
-        raise InputError(f"{', '.join(sources)} holds no text; expected at least one")
+    for text in _of_sources(sources, config, problems, reasons):
+        if text.text in texts:
+            reasons["repeated"] += 1
+        texts[text.text] = None
+    if not texts and problems.count() == before:
+        problems.add(config.name, "no text", f"{', '.join(sources)} holds no text; expected at least one")
     if config.max_texts is None or len(texts) <= config.max_texts:
         return texts
     every = list(texts)
@@ -151,22 +132,24 @@ def _distinct(config: CorpusConfig, reasons: Counter[str]) -> dict[str, None]:
     return dict.fromkeys(every[index] for index in kept)
 
 
-def _texts(source: str, config: CorpusConfig) -> Iterator[str]:
-    if source.startswith(PLANTED):
-        yield from _planted(source.removeprefix(PLANTED), config)
-        return
-    for file in _files(source):
-        if _is_table(file.path):
-            yield from _column(file, config)
-        else:
+def _of_sources(
+    sources: Sequence[str], config: CorpusConfig, problems: Problems, reasons: Counter[str]
+) -> Iterator[SourceText]:
+    columns = TextColumns(text=config.text, settings=("text",) * 3, plain="lines" if config.lines else "whole")
+    for source in sources:
+        if source.startswith(PLANTED):
             try:
-                text = file.read().decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{file.place!r} is not UTF-8 ({error}); convert it, or leave it out") from None
-            yield from text.splitlines() if config.lines else (text,)
+                yield from _planted(source.removeprefix(PLANTED), config)
+            except InputError as error:
+                problems.add(config.name, "planted", str(error))
+            continue
+        read = Problems("corpus")
+        yield from read_texts(source, columns, read, owner=config.name)
+        reasons["blank"] += read.take(config.name, EMPTY)
+        problems.extend(read)
 
 
-def _planted(language: str, config: CorpusConfig) -> Iterator[str]:
+def _planted(language: str, config: CorpusConfig) -> Iterator[SourceText]:
     if language not in LANGUAGES:
         raise InputError(f"{PLANTED}{language}: no such language; expected one of {', '.join(LANGUAGES)}")
     wanted = config.max_texts or 2000
@@ -181,46 +164,79 @@ def _planted(language: str, config: CorpusConfig) -> Iterator[str]:
             )
         if sentence.text not in seen:
             seen.add(sentence.text)
-            yield sentence.text
+            yield SourceText("", sentence.text, language, language)
         if len(seen) == wanted:
             return
 
 
-def _files(source: str) -> list[SourceFile]:
-    """Files of a source in order; those below a folder where it is one, hidden ones left out."""
-    try:
-        system, path = fsspec.core.url_to_fs(os.path.expanduser(source))
-        names = sorted(system.find(path)) if system.isdir(path) else sorted(system.glob(path)) if "*" in source else []
-    except Exception as error:  # file systems raise classes of their own
-        raise InputError(f"{source!r} cannot be opened ({type(error).__name__}: {error}); check the path") from error
-    if not names:
-        return [open_file(source)]
-    return [
-        SourceFile(f"{source}: {os.path.basename(name)}", None, system, name)
-        for name in names
-        if not os.path.basename(name).startswith(".") and system.isfile(name)
-    ]
+class HalvedTextsConfig(Config):
+    """Texts without labels."""
+
+    name: str = Field(default="texts", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """Name in all tables."""
+    source: str | tuple[str, ...] | SourceHalves
+    """Path, folder, glob, fsspec URI, a list of these, or one entry for each half; without halves each text is put into
+    one by its hash, so that equally many are in both."""
+    column: str = "text"
+    """Column with the text."""
+    format: Format | None = None
+    """Format of the files; None = from the ending of each name."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the halves."""
 
 
-def _is_table(path: str) -> bool:
-    name = path.lower()
-    for ending in (".gz", ".bz2", ".xz", ".zst"):
-        name = name.removesuffix(ending)
-    return name.endswith(tuple(ENDINGS))
+def load_halved_texts(configs: Iterable[HalvedTextsConfig]) -> tuple[FunctionData, ...]:
+    """Read and check texts in two halves: what routers learn from, and what a language model is measured on.
+
+    A repeated text is used once, and in the evaluation half where it stands in both; how many were dropped is in the
+    notes.
+
+    Parameters
+    ----------
+    configs : with different names
+
+    Returns
+    -------
+    functions : without sub-functions, in the order of the configs
+
+    Raises
+    ------
+    InputError
+        Everything that is wrong with any of them: files, columns, rows (`file:line`), a half without a text.
+    """
+    problems = Problems("texts")
+    found = [_halved(config, problems) for config in configs]
+    problems.raise_any()
+    return tuple(each for each in found if each is not None)
 
 
-def _column(file: SourceFile, config: CorpusConfig) -> list[str]:
-    rows = read_rows(file, None)
-    problems = list(rows.problems)
-    texts = []
-    for value, place in zip(rows.values, rows.places):
-        text = value.get(config.text)
-        if isinstance(text, str):
-            texts.append(text)
-        else:
-            known = ", ".join(rows.columns)
-            problems.append(f"{place}: column {config.text!r} holds {text!r}, expected a text; columns are {known}")
-    if problems:
-        shown = problems[:20]
-        raise InputError([*shown, f"and {len(problems) - 20} more"] if len(problems) > 20 else shown)
-    return texts
+def _halved(config: HalvedTextsConfig, problems: Problems) -> FunctionData | None:
+    columns = TextColumns(text=config.column, settings=("column",) * 3, format=config.format)
+    read = read_texts(config.source, columns, problems, owner=config.name)
+    if problems.count(config.name):
+        return None
+    by_text: dict[str, SourceText] = {}
+    for text in read:
+        first = by_text.setdefault(text.text, text)
+        if text.half == "evaluation" != first.half:
+            by_text[text.text] = replace(first, half=text.half)
+    selection_E = _halves(config, [(text.text, text.half) for text in by_text.values()])
+    for half, size in (("selection", int(selection_E.sum())), ("evaluation", int((~selection_E).sum()))):
+        if not size:
+            problems.add(config.name, "empty half", f"no text is left in the {half} half; give more texts")
+    if problems.count(config.name):
+        return None
+    n_dropped = len(read) - len(by_text)
+    function = unlabelled(config.name, list(by_text.values()), Pooling(), selection_E)
+    return replace(function, notes=(f"{config.name}: {n_dropped} left out: repeated texts",) if n_dropped else ())
+
+
+def _halves(config: HalvedTextsConfig, texts: Sequence[tuple[str, Half | None]]) -> np.ndarray:
+    """Whether each text is in the selection half: as declared, or the one half by their hashes."""
+    if any(half is not None for _, half in texts):
+        return np.array([half == "selection" for _, half in texts], dtype=bool)
+    keys = [hashlib.sha256(canonical_json([config.seed, "half", text]).encode()).hexdigest() for text, _ in texts]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    selection_E = np.zeros(len(keys), dtype=bool)
+    selection_E[order[: len(keys) // 2]] = True
+    return selection_E

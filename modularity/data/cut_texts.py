@@ -15,7 +15,8 @@ import numpy as np
 
 from modularity.data.functions import Example, FunctionData, Pooling
 from modularity.data.positions import LISTED
-from modularity.data.texts import CategoryText, TextsConfig
+from modularity.data.text_source import SourceText, texts_fingerprint
+from modularity.data.texts import TextsConfig, first_of_each
 from modularity.data.token_batch import TokenTable
 from modularity.data.tokenise import Tokenizer, tokenise
 from modularity.errors import InputError
@@ -58,7 +59,7 @@ class CutTexts:
         return np.argmax(self.function.labels_SE, axis=0)
 
 
-def cut_texts(texts: Sequence[CategoryText], tokenizer: Tokenizer, config: TextsConfig) -> CutTexts:
+def cut_texts(texts: Sequence[SourceText], tokenizer: Tokenizer, config: TextsConfig) -> CutTexts:
     """Cut texts to the wanted length and take the declared positions as rows.
 
     Raises
@@ -75,7 +76,8 @@ def cut_texts(texts: Sequence[CategoryText], tokenizer: Tokenizer, config: Texts
         if config.too_short == "error":
             raise InputError(_too_short(short, config))
         notes.append(f"{len(short)} of {len(texts)} texts have fewer than {config.length} tokens and were left out")
-    chosen = _first_of_each([i for i in range(len(texts)) if long_E[i]], texts, config.per_category)
+    long = np.flatnonzero(long_E).tolist()
+    chosen = [long[place] for place in first_of_each([texts[index] for index in long], config.per_category)]
     n_more = int(long_E.sum()) - len(chosen)
     if n_more:
         notes.append(f"{n_more} texts beyond the first {config.per_category} of their category were not used")
@@ -95,18 +97,7 @@ def cut_texts(texts: Sequence[CategoryText], tokenizer: Tokenizer, config: Texts
     )
 
 
-def _first_of_each(indices: list[int], texts: Sequence[CategoryText], most: int | None) -> list[int]:
-    taken: Counter[str] = Counter()
-    chosen = []
-    for index in indices:
-        category = texts[index].category
-        if most is None or taken[category] < most:
-            chosen.append(index)
-            taken[category] += 1
-    return chosen
-
-
-def _too_short(short: Sequence[tuple[CategoryText, int]], config: TextsConfig) -> list[str]:
+def _too_short(short: Sequence[tuple[SourceText, int]], config: TextsConfig) -> list[str]:
     remedy = "give a longer text, lower texts.length, or set texts.too_short=leave_out"
     found = [f"{text.source}: {n} tokens, expected at least {config.length}; {remedy}" for text, n in short[:LISTED]]
     if len(short) > LISTED:
@@ -114,13 +105,10 @@ def _too_short(short: Sequence[tuple[CategoryText, int]], config: TextsConfig) -
     return found
 
 
-def _function(texts: Sequence[CategoryText], config: TextsConfig) -> FunctionData:
+def _function(texts: Sequence[SourceText], config: TextsConfig) -> FunctionData:
     categories = tuple(dict.fromkeys(text.category for text in texts))
     number_E = np.array([categories.index(text.category) for text in texts])
-    examples = tuple(
-        Example(text.id, text.text, None, None, None, text.source, content_digest([text.text, None])) for text in texts
-    )
-    facts = [[text.id, text.category, example.fingerprint] for text, example in zip(texts, examples)]
+    examples = tuple(Example(text.id, text.text, None, None, None, text.source, text.fingerprint) for text in texts)
     return FunctionData(
         name=TEXTS,
         kind="other",
@@ -129,7 +117,7 @@ def _function(texts: Sequence[CategoryText], config: TextsConfig) -> FunctionDat
         labels_SE=(number_E == np.arange(len(categories))[:, None]).astype(np.int8),
         selection_E=np.ones(len(texts), bool),
         cluster_E=np.arange(len(texts), dtype=np.int32),
-        fingerprint=content_digest(facts),
+        fingerprint=texts_fingerprint(texts),
         pooling=Pooling(kind="positions", positions=config.position_list()),
     )
 

@@ -1,11 +1,10 @@
 """Rows of the source to examples with an original label: roles, templates, spans, and the checks of single rows."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from modularity.data.files import source_files
+from modularity.data.files import id_prefixes, source_files
 from modularity.data.functions import FunctionConfig, Half
 from modularity.data.labels import LabelScheme
 from modularity.data.problems import Problems, RowError
@@ -94,7 +93,7 @@ class _ReadFile:
 def _read_files(config: FunctionConfig, problems: Problems) -> list[_ReadFile]:
     """Files of a function; what cannot be read is a problem."""
     files = list(source_files(config))
-    prefixes = _id_prefixes([file.place for file in files if not isinstance(file, InputError)])
+    prefixes = id_prefixes([file.place for file in files if not isinstance(file, InputError)])
     read = []
     for file in files:
         try:
@@ -155,14 +154,6 @@ def by_subfunction(drafts: Iterable[Draft]) -> str:
     """How many of these examples belong to each value of the sub-function column, in brackets; empty without one."""
     counts = Counter(draft.subfunction for draft in drafts if draft.subfunction is not None)
     return f" ({', '.join(f'{name} {count}' for name, count in sorted(counts.items()))})" if counts else ""
-
-
-def _id_prefixes(places: Sequence[str]) -> dict[str, str]:
-    """Short names of the files for default ids, so that ids do not depend on where the data lie."""
-    short = [os.path.basename(place) for place in places]
-    if len(set(short)) == len(set(places)):
-        return dict(zip(places, short))
-    return {place: f"{number}/{name}" for number, (place, name) in enumerate(zip(places, short))}
 
 
 def _has_columns(rows: Rows, config: FunctionConfig, problems: Problems) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modularity.data.files import SourceFile
+from modularity.data.files import COMPRESSED, SourceFile
 from modularity.data.function_part import Format
 from modularity.errors import InputError
 
@@ -27,7 +27,6 @@ ENDINGS: dict[str, Format] = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 LONGEST_CELL = 2**31 - 1
 """Characters of a CSV cell: the reader of Python stops at 131,072 otherwise."""
 
@@ -53,16 +52,19 @@ class Rows:
         self.places.append(f"{self.place}:{line}")
 
 
+def format_of_ending(place: str) -> Format | None:
+    """Format that the ending of a name stands for, compressed or not; None where it says nothing."""
+    name = place.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    return next((found for ending, found in ENDINGS.items() if name.endswith(ending)), None)
+
+
 def file_format(place: str, declared: Format | None) -> Format:
     """Format of a file, declared or by its ending; InputError when the ending says nothing."""
-    if declared is not None:
-        return declared
-    name = place.lower()
-    for ending in _COMPRESSED:
-        name = name.removesuffix(ending)
-    for ending, found in ENDINGS.items():
-        if name.endswith(ending):
-            return found
+    found = declared or format_of_ending(place)
+    if found is not None:
+        return found
     raise InputError(
         f"the format of {place!r} does not follow from its ending; rename it (known: {', '.join(ENDINGS)}) "
         f"or set format to one of {', '.join(get_args(Format))}"
@@ -102,7 +104,7 @@ def read_rows(
     if kind in ("parquet", "arrow"):
         _read_columnar(content, rows, kind, wanted)
     else:
-        _read_text(_decode(content, file.place), rows, kind, list(header or ()))
+        _read_text(decode(content, file.place), rows, kind, list(header or ()))
     if not rows.values and not rows.problems:
         raise InputError(f"{file.place!r} holds no rows; expected at least one labelled example")
     return rows
@@ -111,7 +113,7 @@ def read_rows(
 def read_json(file: SourceFile) -> Any:
     """Value of a small JSON file, such as label names; InputError if it is not JSON."""
     try:
-        return json.loads(_decode(file.read(), file.place))
+        return json.loads(decode(file.read(), file.place))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file.place}:{getattr(error, 'lineno', 1)}: {_json_fault(error)}") from None
 
@@ -124,7 +126,8 @@ def _json_fault(error: ValueError | RecursionError) -> str:
     return f"JSON that cannot be read ({cause}); shorten it"
 
 
-def _decode(content: bytes, place: str) -> str:
+def decode(content: bytes, place: str) -> str:
+    """UTF-8 text, without a byte order mark; InputError with the line of the first byte that is none."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,29 +1,22 @@
-"""Texts in categories: read from a folder (one sub-folder for each category), from rows of a file, or as shipped.
+"""What jobs ask of texts: whole categories of long texts for comparisons, or single texts, for questions about each.
 
 The texts of the similarity study (NickyP and Fowler 2022: news, papers of machine learning, code) are long, and a
 category is a property of a whole text: so positions of one text are never independent, and statistics take texts as
-their units. The shipped texts are our own: `samples/README.md`.
+their units. Reading is `text_source`.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
-import fsspec
 from pydantic import Field, field_validator, model_validator
 
 from modularity.config import Config
-from modularity.data.files import SAMPLE, SourceFile, open_file
 from modularity.data.function_part import Format
-from modularity.data.problems import LISTED
-from modularity.data.readers import read_rows
+from modularity.data.problems import Problems
+from modularity.data.text_source import SHIPPED, SourceText, TextColumns, read_texts
 from modularity.errors import InputError
-from modularity.types import content_digest
-
-SHIPPED = f"{SAMPLE}texts"
 
 
 def positions_of(text: str) -> tuple[int, ...]:
@@ -105,19 +98,52 @@ class TextsConfig(Config):
         return positions_of(self.positions) if isinstance(self.positions, str) else self.positions
 
 
-@dataclass(frozen=True)
-class CategoryText:
-    """One text with its category."""
+class PlainTextsConfig(Config):
+    """Single texts, and how many of each category are taken."""
 
-    id: str
-    """Unique among the texts."""
-    text: str
-    category: str
-    source: str
-    """File, or `file:line`, where it stands."""
+    source: str | tuple[str, ...] = Field(min_length=1)
+    """Files with rows (JSONL, JSON, CSV, TSV, Parquet, Arrow) or plain text, folders of them, globs, URIs, or
+    `sample:<name>`; one or several."""
+    text: str = "text"
+    """Column with the text."""
+    category: str | None = None
+    """Column with the category; None: the name of the folder for plain files, no category for rows."""
+    id: str | None = None
+    """Column with a unique name; None: `file:line`, and for plain files the path."""
+    per_category: int | None = Field(default=None, ge=1)
+    """At most this many texts of each category, the first ones; None: all."""
 
 
-def load_texts(config: TextsConfig) -> tuple[CategoryText, ...]:
+def load_plain_texts(config: PlainTextsConfig) -> tuple[SourceText, ...]:
+    """Single texts, in the order of the source.
+
+    Raises
+    ------
+    InputError
+        With every file and row that cannot be read, texts that are empty, and names given twice.
+    """
+    problems = Problems()
+    columns = TextColumns(text=config.text, category=config.category, id=config.id)
+    found = read_texts(config.source, columns, problems)
+    _check_ids(found, problems)
+    if not found and not problems.count():
+        problems.add("", "no text", f"texts.source={config.source!r} holds no text; expected at least one")
+    problems.raise_any()
+    return tuple(found[index] for index in first_of_each(found, config.per_category))
+
+
+def first_of_each(texts: Sequence[SourceText], most: int | None) -> list[int]:
+    """Indices of the first `most` texts of each category; None = of all texts."""
+    counts: Counter[str] = Counter()
+    kept = []
+    for index, text in enumerate(texts):
+        counts[text.category] += 1
+        if most is None or counts[text.category] <= most:
+            kept.append(index)
+    return kept
+
+
+def load_texts(config: TextsConfig) -> tuple[SourceText, ...]:
     """All texts of the wanted categories, ordered by category and then as in the source.
 
     Raises
@@ -126,123 +152,65 @@ def load_texts(config: TextsConfig) -> tuple[CategoryText, ...]:
         With every problem: unreadable files, rows without text or category, repeated ids or texts, wanted categories
         that are missing, fewer than two categories, fewer than two texts in a category.
     """
-    problems: list[str] = []
-    found = list(_read(config, problems))
+    problems = Problems()
+    found = list(_in_categories(config, problems))
     known = sorted({text.category for text in found})
     wanted = known if config.categories is None else list(config.categories)
     missing = [name for name in wanted if name not in known]
     if missing:
-        problems.append(f"categories {missing} are not in {config.source!r}; it has {', '.join(known) or 'none'}")
+        message = f"categories {missing} are not in {config.source!r}; it has {', '.join(known) or 'none'}"
+        problems.add("", "no category", message)
     kept = [text for name in wanted for text in found if text.category == name]
-    problems += _repeated(kept)
+    _check_ids(kept, problems)
+    _check_repeats(kept, problems)
     counts = Counter(text.category for text in kept)
-    problems += [
-        f"category {name!r} has {counts[name]} text in {config.source!r}; expected at least 2, so that two texts of it "
-        "can be compared"
-        for name in wanted
-        if name in known and counts[name] < 2
-    ]
+    for name in wanted:
+        if name in known and counts[name] < 2:
+            problems.add(
+                "",
+                "one text",
+                f"category {name!r} has {counts[name]} text in {config.source!r}; expected at least 2, so that two "
+                "texts of it can be compared",
+            )
     if len(wanted) < 2 and not missing:
-        problems.append(f"{config.source!r} has the categories {wanted}; expected two or more")
-    if problems:
-        raise InputError(problems)
+        problems.add("", "one category", f"{config.source!r} has the categories {wanted}; expected two or more")
+    problems.raise_any()
     return tuple(kept)
 
 
-def _read(config: TextsConfig, problems: list[str]) -> Iterator[CategoryText]:
-    if config.source == SHIPPED:
-        yield from _read_folder(shipped_folder(), "sample:texts", problems)
-        return
-    if not config.source.startswith(SAMPLE):
-        try:
-            system, path = fsspec.core.url_to_fs(str(Path(config.source).expanduser()) if "://" not in config.source
-                                                 else config.source)  # fmt: skip
-            is_folder = system.isdir(path)
-        except Exception as error:  # unknown protocol, package of the protocol missing, no connection
-            problems.append(f"texts.source={config.source!r} cannot be opened ({type(error).__name__}: {error})")
-            return
-        if is_folder:
-            yield from _read_folder(config.source, config.source.rstrip("/"), problems)
-            return
-    try:
-        rows = read_rows(open_file(config.source), config.format)
-    except InputError as error:
-        problems.extend(error.problems)
-        return
-    problems.extend(rows.problems)
-    yield from _rows_as_texts(config, rows.columns, list(zip(rows.values, rows.places)), problems)
+def _in_categories(config: TextsConfig, problems: Problems) -> Iterator[SourceText]:
+    """Texts of rows, or of a folder in which every category is a folder of files."""
+    columns = TextColumns(
+        text=config.text_column,
+        category=config.category_column,
+        id=config.id_column,
+        settings=("texts.text_column", "texts.category_column", "texts.id_column"),
+        format=config.format,
+        tables_in_folders=False,
+    )
+    for text in read_texts(config.source, columns, problems):
+        depth = text.inside.count("/")
+        if text.inside and depth == 0:
+            place = f"{text.source} stands in no category: put it into the sub-folder of its category"
+            problems.add("", "no category", place)
+        elif depth > 1:
+            place = text.source.rpartition("/")[0]
+            problems.add("", "nested", f"{place} is a folder in a folder of texts: expected text files only")
+        else:
+            yield replace(text, id=text.inside) if text.inside else text
 
 
-def shipped_folder() -> str:
-    """Folder of the texts in categories that ship with the package."""
-    return str(resources.files("modularity.data") / "samples" / "texts")
+def _check_ids(texts: Sequence[SourceText], problems: Problems) -> None:
+    for name, count in Counter(text.id for text in texts).items():
+        if count > 1:
+            problems.add("", "repeated ids", f"id {name!r} is used by {count} texts; give each its own")
 
 
-def _read_folder(folder: str, place: str, problems: list[str]) -> Iterator[CategoryText]:
-    system, root = fsspec.core.url_to_fs(folder)
-    for entry in sorted(system.ls(root, detail=True), key=lambda each: each["name"]):
-        category = entry["name"].rstrip("/").rpartition("/")[2]
-        if category.startswith("."):
-            continue
-        if entry["type"] != "directory":
-            problems.append(f"{place}/{category} stands in no category: put it into the sub-folder of its category")
-            continue
-        for file in sorted(system.ls(entry["name"], detail=True), key=lambda each: each["name"]):
-            name = file["name"].rpartition("/")[2]
-            if name.startswith("."):
-                continue
-            shown = f"{place}/{category}/{name}"
-            if file["type"] == "directory":
-                problems.append(f"{shown} is a folder in a folder of texts: expected text files only")
-                continue
-            try:
-                text = SourceFile(shown, None, system, file["name"]).read().decode("utf-8")
-            except InputError as error:
-                problems.extend(error.problems)
-            except UnicodeDecodeError as error:
-                problems.append(f"{shown} is not UTF-8 text ({error.reason} at byte {error.start}); convert it")
-            else:
-                if text.strip():
-                    yield CategoryText(f"{category}/{name}", text, category, shown)
-                else:
-                    problems.append(f"{shown} is empty; remove it")
-
-
-def _rows_as_texts(
-    config: TextsConfig, columns: list[str], rows: list[tuple[dict[str, Any], str]], problems: list[str]
-) -> Iterator[CategoryText]:
-    wanted = {config.text_column: "text_column", config.category_column: "category_column"}
-    if config.id_column is not None:
-        wanted[config.id_column] = "id_column"
-    missing = [name for name in wanted if name not in columns]
-    if missing:
-        problems.extend(
-            f"{config.source!r} has no column {name!r}, but {', '.join(map(repr, columns))}: set texts.{wanted[name]}"
-            for name in missing
-        )
-        return
-    bad = []
-    for values, place in rows:
-        text, category = values.get(config.text_column), values.get(config.category_column)
-        if not isinstance(text, str) or not text.strip() or category is None or not str(category).strip():
-            bad.append(f"{place}: text or category is missing or empty")
-            continue
-        name = place if config.id_column is None else str(values.get(config.id_column))
-        yield CategoryText(name, text, str(category), place)
-    problems.extend(bad[:LISTED])
-    if len(bad) > LISTED:
-        problems.append(f"{config.source}: and {len(bad) - LISTED} more rows without text or category")
-
-
-def _repeated(texts: list[CategoryText]) -> list[str]:
+def _check_repeats(texts: Sequence[SourceText], problems: Problems) -> None:
     """Two rows of one text would make any similarity look like one of categories."""
-    first: dict[str, CategoryText] = {}
-    ids: Counter[str] = Counter(text.id for text in texts)
-    problems = [f"id {name!r} is used by {count} texts; give each its own" for name, count in ids.items() if count > 1]
-    repeats = []
+    first: dict[str, SourceText] = {}
     for text in texts:
-        other = first.setdefault(content_digest(text.text), text)
+        other = first.setdefault(text.fingerprint, text)
         if other is not text:
-            repeats.append(f"{text.source} has the same text as {other.source}; remove one of them")
-    more = [f"and {len(repeats) - LISTED} more repeated texts"] if len(repeats) > LISTED else []
-    return problems + repeats[:LISTED] + more
+            message = f"{text.source} has the same text as {other.source}; remove one of them"
+            problems.add("", "repeated texts", message)

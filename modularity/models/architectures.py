@@ -62,6 +62,10 @@ class ExpertLayout:
     they are chosen within groups of experts, or by a bias that is added for the choice."""
     shared_out: str | None = None
     """Out-projection of the shared expert, in a block (`mlp.shared_expert.down_proj`); None: there is none."""
+    shared_gate: str = "gate_proj"
+    """Projection into its activation function, beside the out-projection."""
+    shared_up: str = "up_proj"
+    """Its linear factor, likewise."""
     shared_first: bool = False
     """True where the shared expert runs before the router, False where it runs after the routed experts."""
 

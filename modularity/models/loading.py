@@ -2,10 +2,13 @@
 
 The base model has no LM head: capture does not need logits. Settings are those of the checkpoint unless the config
 says otherwise: no forced dtype, no forced attention implementation. Missing backbone weights are an error, since
-transformers would fill them with random numbers; heads that the base model does not have are dropped in silence.
+transformers would fill them with random numbers, and so are weights of layers that `config.json` leaves out; heads that
+the base model does not have are dropped in silence.
 """
 
 import copy
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -257,7 +260,34 @@ def pretrained_module(
             f"checkpoint {source.name!r} lacks {len(missing)} of the weights of {type(module).__name__} ({shown}), "
             f"which would be random numbers; {hint}"
         )
+    beyond = _beyond_the_last(report["unexpected_keys"], module)
+    if beyond:
+        shown = ", ".join(beyond[:5]) + (", …" if len(beyond) > 5 else "")
+        raise ModelError(
+            f"checkpoint {source.name!r} holds {len(beyond)} weights of layers that its config.json leaves out "
+            f"({shown}), so that the model would be a shorter one; correct the number of layers in config.json, or "
+            "remove these weights from the checkpoint"
+        )
     return module
+
+
+def _beyond_the_last(unused: Iterable[str], module: nn.Module) -> list[str]:
+    """Unused weights that go on a numbered list of the module: `h.5.mlp.c_fc.weight` where its layers end at `h.4`."""
+    prefix = f"{getattr(module, 'base_model_prefix', '')}."
+    last: dict[str, int] = {}
+    for name, _ in module.named_parameters():
+        for place, number in _numbered(name.removeprefix(prefix)):
+            last[place] = max(number, last.get(place, -1))
+    return [
+        name
+        for name in sorted(unused)
+        if any(number > last.get(place, number) for place, number in _numbered(name.removeprefix(prefix)))
+    ]
+
+
+def _numbered(name: str) -> list[tuple[str, int]]:
+    """Parts of a name that end in a number: `h.5.experts.expert_2.wo` gives (`h.`, 5) and (`h.5.…_`, 2)."""
+    return [(name[: found.start()], int(found.group())) for found in re.finditer(r"\d+(?=\.)", name)]
 
 
 def _random(config: ModelConfig, source: Source, hf_config: Any) -> nn.Module:

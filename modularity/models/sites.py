@@ -164,6 +164,23 @@ class SiteTable:
         path = (layout.ffn_up if matrix == "up" else layout.ffn_gate) if gated else layout.ffn_in
         return _float32(linear_weight(_get(block, path or "", place), f"{place}.{path}"))
 
+    def shared_input_weights(self, stack: StackName, layer: int, *, matrix: GatedMatrix = "gate") -> np.ndarray:
+        """W_in of the shared expert of a sparse layer, as `ffn_input_weights` gives that of an FFN.
+
+        Raises
+        ------
+        InputError
+            No such stack or layer, or a layer without a shared expert.
+        """
+        block, layout, place = self._block(stack, layer)
+        if layer not in {tap.layer for tap in self._taps.get(Site(stack, "shared_expert.neurons"), ())}:
+            raise InputError(f"{place} has no shared expert; ask for its FFN, or for another layer")
+        assert layout.experts is not None
+        assert layout.experts.shared_out is not None
+        name = layout.experts.shared_gate if matrix == "gate" else layout.experts.shared_up
+        path = f"{layout.experts.shared_out.rpartition('.')[0]}.{name}"
+        return _float32(linear_weight(_get(block, path, place), f"{place}.{path}"))
+
     def ffn_output_weights(self, stack: StackName, layer: int) -> np.ndarray:
         """W_out: row f is what neuron f, at activation 1, writes; float32 array of shape (F, D), a copy."""
         block, layout, place = self._block(stack, layer)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from modularity.pipelines.similarity_config import SimilarityConfig
     from modularity.pipelines.status import RunStatus, run_status
     from modularity.pipelines.status_of_scan import ScanStatus, scan_status
+    from modularity.pipelines.status_of_study import StudyStatus, status_of
     from modularity.pipelines.tight_pass import plan_tight_pass, run_tight_pass
     from modularity.pipelines.tight_pass_config import TightPassConfig
     from modularity.pipelines.verification import Verification, verify_run
@@ -46,6 +47,7 @@ __all__ = [
     "ScanSettings",
     "ScanStatus",
     "SimilarityConfig",
+    "StudyStatus",
     "TightPassConfig",
     "Verification",
     "plan_graph_modularity",
@@ -68,6 +70,7 @@ __all__ = [
     "run_status",
     "run_tight_pass",
     "scan_status",
+    "status_of",
     "verify_run",
 ]
 
@@ -85,6 +88,7 @@ _HOME = {
     "ScanPlan": "scan",
     "ScanSettings": "scan_config",
     "ScanStatus": "status_of_scan",
+    "StudyStatus": "status_of_study",
     "TightPassConfig": "tight_pass_config",
     "SimilarityConfig": "similarity_config",
     "Verification": "verification",
@@ -108,6 +112,7 @@ _HOME = {
     "run_status": "status",
     "run_tight_pass": "tight_pass",
     "scan_status": "status_of_scan",
+    "status_of": "status_of_study",
     "verify_run": "verification",
 }
 

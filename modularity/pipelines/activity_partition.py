@@ -62,7 +62,7 @@ def partition_by_activity(run: Run, item: WorkItem, config: ExpertsConfig, *, n_
 
 
 def coactivation(run: Run, index: int, width: int, *, n_threads: int = 1) -> tuple[NDArray[np.floating], str]:
-    """How often two neurons of a layer are active together, over all functions, and what was counted.
+    """How often two neurons of a layer are active together, over all functions and corpora, and what was counted.
 
     Parameters
     ----------
@@ -79,8 +79,9 @@ def coactivation(run: Run, index: int, width: int, *, n_threads: int = 1) -> tup
     functions = [function["name"] for function in run.manifest.config["functions"]]
     if "co_activation" in run.manifest.config["reductions"]["kinds"]:
         weights_FF = np.zeros((width, width))
-        for function in functions:
-            dataset = run.results(reductions_name(function), partial=True)
+        corpora = [corpus["name"] for corpus in run.manifest.config["reductions"]["corpora"]]
+        for name in [*functions, *corpora]:
+            dataset = run.results(reductions_name(name), partial=True)
             weights_FF += dataset["co_activation"][index, :width, :width].values
         return weights_FF, "tokens"
     counts_FF = np.zeros((width, width), np.float32)

@@ -16,6 +16,7 @@ Analysis = Literal["predictivity", "experts", "overlap"]
 PartitionMethod = Literal["balanced", "native", "random", "unbalanced", "shuffled", "coactivation", "profile"]
 ACTIVITY_METHODS: tuple[PartitionMethod, ...] = ("coactivation", "profile")
 """Partitions by what neurons do on the data of the job; the others are made from weights alone."""
+AnalysedSite = Literal["ffn.neurons", "shared_expert.neurons"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -121,17 +122,22 @@ class EmergentModularityConfig(Config):
     """Kind of job; `modularity run FILE` reads it."""
     model: ModelConfig
     """The checkpoint."""
-    functions: tuple[Annotated[FunctionConfig, BeforeValidator(declared_function)], ...] = Field(min_length=1)
-    """The functions, each a set of binary sub-functions; an entry `glue: FOLDER` stands for the tasks of GLUE."""
+    functions: tuple[Annotated[FunctionConfig, BeforeValidator(declared_function)], ...] = ()
+    """The functions, each a set of binary sub-functions; an entry `glue: FOLDER` stands for the tasks of GLUE. At least
+    one, or a corpus in `reductions.corpora`."""
     variant: Variant = "corrected"
     """`corrected`: neurons are chosen on one half of the examples and reported on the other, all tests are corrected;
     `paper`: all examples for both, and the paper's threshold for functional experts."""
     analyses: tuple[Analysis, ...] = ("predictivity", "experts", "overlap")
     """What is computed from the activations; empty: they are only captured, for later queries."""
+    analysed: AnalysedSite = "ffn.neurons"
+    """Neurons that are ranked and partitioned. `shared_expert.neurons` are those of the shared expert of a mixture
+    model, a site beside the routed experts, with a value for every token; it must be among `capture.sites`. Another run
+    with `--reuse` analyses the other one of the same activations."""
     capture: CaptureConfig = CaptureConfig()
-    """What is captured and how; the analyses use `ffn.neurons`."""
+    """What is captured and how."""
     reductions: ReductionsConfig = ReductionsConfig()
-    """Statistics of `ffn.neurons` over all tokens, beside or instead of stored rows."""
+    """Statistics of the analysed neurons over all tokens, beside or instead of stored rows."""
     predictivity: PredictivityConfig = PredictivityConfig()
     """Neuron predictivity."""
     experts: ExpertsConfig = ExpertsConfig()
@@ -150,10 +156,17 @@ class EmergentModularityConfig(Config):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         problems = []
-        names = [function.name for function in self.functions]
+        names = [*(function.name for function in self.functions), *(each.name for each in self.reductions.corpora)]
+        if not names:
+            problems.append("functions=[]: expected at least one function, or a corpus in reductions.corpora")
+        elif self.analyses and not self.functions:
+            problems.append(
+                f"analyses={list(self.analyses)} need functions, and there are corpora only; set analyses=[]"
+            )
         twice = sorted({name for name in names if names.count(name) > 1})
+        what = "functions or corpora" if self.reductions.corpora else "functions"
         if twice:
-            problems.append(f"functions named twice: {', '.join(twice)}; give each its own name")
+            problems.append(f"{what} named twice: {', '.join(twice)}; give each its own name")
         if "partition" in names:
             problems.append("a function is named 'partition', the name of the result with the experts; rename it")
         if self.model.device_map is not None and self.runtime.executor == "ray" and not self.runtime.gpus_per_worker:
@@ -163,8 +176,15 @@ class EmergentModularityConfig(Config):
             )
         if self.analyses and "predictivity" not in self.analyses:
             problems.append(f"analyses={list(self.analyses)} lacks 'predictivity', which the others are computed from")
-        if self.analyses and not any(site.rpartition("/")[2] == "ffn.neurons" for site in self.capture.sites):
-            problems.append(f"capture.sites={list(self.capture.sites)} lacks ffn.neurons, which this study analyses")
+        if self.analyses and not self._captures_analysed():
+            problems.append(
+                f"capture.sites={list(self.capture.sites)} lacks {self.analysed}, which this study analyses"
+            )
+        if "experts" in self.analyses and self.analysed != "ffn.neurons" and "native" in self.experts.methods:
+            problems.append(
+                f"experts.methods has 'native', and analysed={self.analysed!r}: a shared expert is one expert, in "
+                "which all neurons lie; use 'balanced', which divides it"
+            )
         if self.variant == "paper" and "profile" in self.experts.methods:
             problems.append(
                 "experts.methods has 'profile' in variant 'paper', where all examples choose and test: experts by "
@@ -195,9 +215,19 @@ class EmergentModularityConfig(Config):
             problems.append(
                 f"analyses={list(self.analyses)} need stored rows, and reductions.store_rows is false; set analyses=[]"
             )
-        if self.reductions.kinds and not any(site.endswith("ffn.neurons") for site in self.capture.sites):
-            problems.append(f"capture.sites={list(self.capture.sites)} lacks ffn.neurons, of which reductions are made")
+        if self.reductions.corpora and not self.reductions.of_corpora().kinds:
+            problems.append(
+                f"reductions.corpora have no labels, and reductions.kinds={list(self.reductions.kinds)}; name a kind "
+                "besides per_label"
+            )
+        if self.reductions.kinds and not self._captures_analysed():
+            problems.append(
+                f"capture.sites={list(self.capture.sites)} lacks {self.analysed}, of which reductions are made"
+            )
         return problems
+
+    def _captures_analysed(self) -> bool:
+        return any(site.rpartition("/")[2] == self.analysed for site in self.capture.sites)
 
     def result_digest(self) -> str:
         """Digest of everything that determines the results: the config without runtime, allowance and label words."""

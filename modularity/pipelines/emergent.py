@@ -213,6 +213,7 @@ def _work(
         tables=job.tables,
         reductions=config.reductions,
         label_vectors={function.name: label_vectors(function) for function in job.functions},
+        corpora={corpus.name: corpus for corpus in job.corpora},
     )
     found = run_alone(executor, WorkItem.of("identify", model=config.model.name), model_worker)
     manifest = _manifest(start, found, n_threads)
@@ -273,9 +274,14 @@ def _reduction_steps(out: str, job: PreparedJob, n_threads: int) -> list[Step]:
         data_digest=content_digest(job.data_identity()),
         tables=job.tables,
         example_ids={function.name: [example.id for example in function.examples] for function in job.functions},
+        corpora={corpus.name: corpus for corpus in job.corpora},
     )
     items = job.reductions.merge_items
-    kinds = {"merge": "merge reductions", "label_effects": "effects of labels"}
+    kinds = {
+        "merge": "merge reductions",
+        "label_effects": "effects of labels",
+        "contexts": "contexts of top examples",
+    }
     return [Step(label, [item for item in items if item.kind == kind], worker) for kind, label in kinds.items()]
 
 
@@ -324,7 +330,7 @@ def _manifest(start: _Start, found: Mapping[str, Any], n_threads: int) -> Manife
             "device": found["device"],
             "truncated": {name: table.n_truncated for name, table in job.tables.items()},
             "tokens": {name: table.n_tokens for name, table in job.tables.items()},
-            "data": [note for function in job.functions for note in function.notes],
+            "data": list(job.data_notes()),
             "analysed": None if job.analysed is None else str(job.analysed.site),
         },
     )
@@ -343,8 +349,9 @@ def _allocate(run: Run, job: PreparedJob) -> None:
             rows_per_item=job.rows_per_shard[function.name],
         )
     record_functions(run, job)
-    for function in job.functions if job.reductions.sizes else ():
-        create_reductions(run, function, job.reductions.sizes[function.name])
+    subfunctions = {function.name: function.subfunctions for function in job.functions}
+    for name, sizes in job.reductions.sizes.items():
+        create_reductions(run, name, subfunctions.get(name, ()), sizes)
     shape = job.analysed
     if shape is None or not config.analyses:
         return

@@ -13,8 +13,10 @@ from modularity.models import HeadModel, MatmulMode, ModelConfig, apply_matmul_m
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.perturbation_tasks import TaskName
 from modularity.pipelines.prepare import UNLIMITED_MODEL_TOKENS, PreparedJob, prepare
+from modularity.pipelines.reductions_config import ReductionsConfig
 from modularity.pipelines.verification import RELATIVE_TOLERANCE, row_difference
 from modularity.store import Run, open_run
+from modularity.types import Site, StackName
 
 N_CHECKED_ROWS = 2
 Result = TypeVar("Result")
@@ -33,6 +35,14 @@ def finished_run(uri: str) -> Run:
             "emergent_modularity"
         )
     return run
+
+
+def analysed_ffn(run: Run, default_stack: StackName = "encoder") -> Site:
+    """The site `ffn.neurons` that a finished run has analysed; InputError where it analysed other neurons."""
+    site = Site.parse(str(run.manifest.notes["analysed"]), default_stack)
+    if site.name != "ffn.neurons":
+        raise InputError(f"source: {run.uri} has analysed {site}; give a run with analysed=ffn.neurons")
+    return site
 
 
 def ranking_problems(run: Run) -> list[str]:
@@ -69,7 +79,8 @@ def source_job(
     """
     wanted = {each.function for each in names}
     functions = [function.as_json() for function in declared.functions if function.name in wanted]
-    job = prepare(declared.replace(functions=functions, model=(model or declared.model).as_json()))
+    changes = {"functions": functions, "model": (model or declared.model).as_json()}
+    job = prepare(declared.replace(**changes, reductions=ReductionsConfig().as_json()))  # corpora are not read again
     recorded = source.manifest.identity["data"]
     problems = [
         f"the data or tokenizer of function {name!r} are not those of the run: fingerprint {found}, recorded is "

@@ -1,14 +1,15 @@
 """The plan of a graph study: graphs, edges, memory and time, known before any weight is read."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from modularity.errors import AllowanceError
 from modularity.geometry.graph_partitions import DENSE_NODES
 from modularity.pipelines.config import Allowance
 from modularity.pipelines.graph_modularity_prepare import PreparedGraphs
-from modularity.pipelines.plan import TIME_RANGE
+from modularity.pipelines.loads import Work, study_loads
+from modularity.pipelines.plan import TIME_RANGE, Loads, Remedies, check_allowance
 from modularity.pipelines.prepare import probe_flops
+from modularity.runtime.executor import available_cpus
 from modularity.runtime.memory import resident_bytes
 from modularity.runtime.progress import format_bytes, format_duration
 
@@ -20,6 +21,12 @@ _EIGEN_FLOPS = 6.0
 """Of a dense symmetric eigenproblem of size n with a few vectors, in n cubed, at the pace of matrix products."""
 _LANCZOS_SECONDS_PER_EDGE = 3.0e-6
 """Some 600 products of a sparse matrix with a vector."""
+
+REMEDIES = Remedies(
+    store="choose fewer layers",
+    memory="lower max_edges, leave the graph 'coactivation' away",
+    time="lower n_draws or max_edges, choose fewer layers, graphs or nulls",
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,10 @@ class GraphPlan:
     library_bytes: int
     seconds: float
     """Estimated time for one worker like this machine."""
+    loads: Loads
+    """What it asks of machines elsewhere."""
     notes: tuple[str, ...] = ()
+    remedies: Remedies = REMEDIES
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values as they are printed."""
@@ -63,25 +73,7 @@ class GraphPlan:
 
     def check(self, allowance: Allowance) -> None:
         """Raise AllowanceError with everything that exceeds the allowance."""
-        problems = []
-        if self.store_bytes > allowance.store_bytes:
-            problems.append(
-                f"the store needs {format_bytes(self.store_bytes)}, allowed are {format_bytes(allowance.store_bytes)}: "
-                "choose fewer layers, or raise allowance.store_bytes"
-            )
-        if allowance.worker_bytes is not None and self.worker_bytes > allowance.worker_bytes:
-            problems.append(
-                f"a worker needs {format_bytes(self.worker_bytes)} of memory, allowed are "
-                f"{format_bytes(allowance.worker_bytes)}: lower max_edges, leave the graph 'coactivation' away, or "
-                "raise allowance.worker_bytes"
-            )
-        if allowance.hours is not None and self.seconds > 3600 * allowance.hours:
-            problems.append(
-                f"the job takes about {format_duration(self.seconds)}, allowed are {allowance.hours:g} h: lower "
-                "n_draws or max_edges, choose fewer layers, graphs or nulls, or raise allowance.hours"
-            )
-        if problems:
-            raise AllowanceError("the plan exceeds its allowance\n  " + "\n  ".join(problems))
+        check_allowance(allowance, self.store_bytes, self.worker_bytes, self.seconds, self.remedies)
 
 
 def make_graph_plan(prepared: PreparedGraphs) -> GraphPlan:
@@ -99,15 +91,31 @@ def make_graph_plan(prepared: PreparedGraphs) -> GraphPlan:
     libraries = resident_bytes()
     nodes = max(prepared.n_nodes(graph, layer) for graph in prepared.graphs for layer in prepared.shape.layers)
     groups = 4 * nodes * len(prepared.graphs) * len(prepared.shape.layers) * len(config.methods)
+    store_bytes = groups + n_partitions * ROW_BYTES
+    memory = model.parameter_bytes + largest
+    loads = study_loads(
+        prepared.model,
+        config.runtime,
+        Work(0.0, seconds * available_cpus(), flops),
+        n_parallel=len(prepared.observe_items()) + len(prepared.null_items()),
+        dtype=model.dtype,
+        weight_bytes=model.parameter_bytes,
+        device_bytes=0,
+        beside_gpu_bytes=memory,
+        host_bytes=memory,
+        store_bytes=store_bytes,
+        library_bytes=libraries,
+    )
     return GraphPlan(
         items={kind: sum(item.kind == kind for item in items) for kind in dict.fromkeys(item.kind for item in items)},
         n_partitions=n_partitions,
         graphs=tuple(_graph_texts(prepared)),
-        store_bytes=groups + n_partitions * ROW_BYTES,
-        worker_bytes=libraries + model.parameter_bytes + largest,
+        store_bytes=store_bytes,
+        worker_bytes=libraries + memory,
         model_bytes=model.parameter_bytes,
         library_bytes=libraries,
         seconds=seconds,
+        loads=replace(loads, may_use_gpu=False, needs_gpu=False),
         notes=tuple(_notes(prepared)),
     )
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TypeVar
 
-from modularity.errors import InputError, ModelError, StoreError
+from modularity.errors import InputError, ModelError
 from modularity.models import ModelConfig, ModelDescription, describe_model
+from modularity.pipelines.finished_run import analysed_ffn, finished_run
 from modularity.pipelines.graph_modularity_config import (
     GraphModularityConfig,
     GraphName,
     NullName,
     nulls_of,
 )
-from modularity.store import Run, open_run
+from modularity.store import Run
 from modularity.types import PARTITION, Site, SiteShape, WorkItem
 
 Result = TypeVar("Result")
@@ -148,16 +149,7 @@ def _counts_tokens(source: Run) -> bool:
 
 def _source(uri: str) -> Run:
     """The finished run; InputError with what it lacks."""
-    try:
-        source = open_run(uri)
-    except StoreError as error:
-        raise InputError(f"source: {error}") from None
-    manifest = source.manifest
-    if manifest.job != "emergent_modularity" or manifest.state != "finished":
-        raise InputError(
-            f"source: {source.uri} is a {manifest.state} run of {manifest.job}; expected a finished one of "
-            "emergent_modularity"
-        )
+    source = finished_run(uri)
     if PARTITION not in source.result_names():
         raise InputError(
             f"source: {source.uri} has no experts to compare with; run it with analyses=[predictivity, experts]"
@@ -169,7 +161,7 @@ def _shape(config: GraphModularityConfig, source: Run | None, description: Model
     """Neurons of the chosen layers."""
     stack, known = config.stack or description.stacks[0], None
     if source is not None:
-        site = Site.parse(str(source.manifest.notes["analysed"]), "encoder")
+        site = analysed_ffn(source)
         if config.stack not in (None, site.stack):
             raise InputError(f"stack={config.stack!r}: the experts of {source.uri} are of the stack {site.stack!r}")
         stack, known = site.stack, source.results(PARTITION)["layer"].values.tolist()

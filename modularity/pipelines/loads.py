@@ -59,18 +59,19 @@ def worker_memory(job: "PreparedJob", *, on_gpu: bool, library_bytes: int) -> Wo
         job.description,
         job.shapes,
         storage_dtype=config.capture.dtype,
-        n_rows_per_item=max(job.rows_per_shard.values()) + max(overhang(table) for table in tables),
+        n_rows_per_item=max(job.rows_per_shard.values(), default=0) + max(map(overhang, tables), default=0),
         tokens_per_batch=config.capture.tokens_per_batch,
-        longest_tokens=max(int(table.lengths_E.max()) for table in tables),
+        longest_tokens=job.longest_tokens(),
         n_buffers=config.capture.pending_items(on_gpu=on_gpu, is_local=True) + 1,
         on_device=on_gpu,
     )
     model = 0 if on_gpu else memory.parameter_bytes
     held = job.reductions.held_bytes(config.capture.tokens_per_batch, on_device=on_gpu)
     without_buffers = memory.host_bytes - memory.buffer_bytes
+    reducing = held + without_buffers + job.reductions.reading_bytes
     capture = memory.host_bytes + _writing_bytes(job) if config.reductions.store_rows else without_buffers
     return WorkerMemory(
-        worker_bytes=library_bytes + max(capture, model + _analysis_bytes(job), held + without_buffers if held else 0),
+        worker_bytes=library_bytes + max(capture, model + _analysis_bytes(job), reducing if held else 0),
         model_bytes=model,
         device_bytes=memory.device_bytes + (held if on_gpu else 0),
         held_bytes=held,
@@ -102,6 +103,47 @@ def job_loads(
     return configured(load(True), load(False), job.config.model, job.config.runtime)
 
 
+def study_loads(
+    model: ModelConfig,
+    runtime: RuntimeConfig,
+    work: Work,
+    *,
+    n_parallel: int,
+    dtype: str,
+    weight_bytes: int,
+    device_bytes: int,
+    beside_gpu_bytes: int,
+    host_bytes: int,
+    store_bytes: int,
+    library_bytes: int,
+) -> Loads:
+    """Loads of a study whose items all need about the same memory.
+
+    Parameters
+    ----------
+    n_parallel : items that run the model and can run side by side
+    dtype, weight_bytes : of the weights
+    device_bytes, beside_gpu_bytes : GPU memory of a worker, and its host memory where it has a GPU
+    host_bytes : host memory of a worker without a GPU; libraries come on top of both
+    """
+
+    def load(on_gpu: bool) -> Load:
+        return Load(
+            on_gpu=on_gpu,
+            n_parallel=n_parallel,
+            forward_flops=work.forward_flops,
+            dtype=dtype,
+            weight_bytes=weight_bytes,
+            device_bytes=device_bytes if on_gpu else 0,
+            worker_bytes=library_bytes + (beside_gpu_bytes if on_gpu else host_bytes),
+            store_bytes=store_bytes,
+            analysis_seconds=work.analysis_seconds,
+            flops_per_cpu=work.flops / available_cpus(),
+        )
+
+    return configured(load(True), load(False), model, runtime)
+
+
 def configured(gpu: Load, host: Load, model: ModelConfig, runtime: RuntimeConfig) -> Loads:
     """Loads with what the config of a job has fixed."""
     return Loads(
@@ -124,7 +166,9 @@ def _writing_bytes(job: "PreparedJob") -> int:
     """Shards of one layer that are encoded at one time, one in each thread, raw and compressed."""
     n_threads = int(job.config.runtime.cpus_per_worker or available_cpus())
     shards = max(len(shape.layers) for shape in job.shapes.values())
-    shard_bytes = max(job.rows_per_shard.values()) * row_values(job) * STORED_SIZE[job.config.capture.dtype] // shards
+    shard_bytes = (
+        max(job.rows_per_shard.values(), default=0) * row_values(job) * STORED_SIZE[job.config.capture.dtype] // shards
+    )
     return 2 * min(max(1, n_threads), shards) * shard_bytes
 
 

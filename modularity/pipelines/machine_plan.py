@@ -41,10 +41,12 @@ class Fit:
     """Such workers of one machine."""
     problems: tuple[str, ...] = ()
     """Why it does not fit; empty if it does."""
+    has_settings: bool = True
+    """Whether the job has a `runtime` section."""
 
     @property
     def most_machines(self) -> int:
-        """Machines beyond which some have no work that runs the model."""
+        """Machines beyond which some have none of these items."""
         return max(1, math.ceil(self.load.n_parallel / self.workers)) if self.workers else 0
 
     def seconds(self, n_machines: int) -> float | None:
@@ -113,7 +115,7 @@ class Fit:
 
     def _machines_text(self) -> str:
         n = self.load.n_parallel
-        what = "1 item runs the model" if n == 1 else f"{n:,} items run the model"
+        what = "there is 1 item" if n == 1 else f"{n:,} items can run side by side"
         return f"1 is enough; {what}, so more than {self.most_machines:,} have no use"
 
     def _time_text(self) -> str:
@@ -126,7 +128,7 @@ class Fit:
         return f"{', '.join(times)}; most of it is {self.bound_by()}"
 
     def _settings_text(self) -> str:
-        if self.load.flops_per_cpu is None:
+        if not self.has_settings:
             return "none"
         settings = [f"runtime.cpus_per_worker={self.cpus_per_worker:g}"]
         if self.gpus_per_worker:
@@ -208,7 +210,7 @@ def _placed(
         )
     if cpus > machine.cpus:
         problems.append(f"runtime.cpus_per_worker={cpus:g}, and the machine has {machine.cpus}")
-    return Fit(machine, load, gpus, cpus, 0 if problems else workers, tuple(problems))
+    return Fit(machine, load, gpus, cpus, 0 if problems else workers, tuple(problems), loads.has_settings)
 
 
 def training_loads(config: PretrainConfig, plan: PretrainPlan) -> Loads:
@@ -230,7 +232,8 @@ def training_loads(config: PretrainConfig, plan: PretrainPlan) -> Loads:
         )
 
     may = config.device != "cpu"
-    return Loads(load(True), load(False), may_use_gpu=may, needs_gpu=config.device.startswith("cuda"))
+    needs = config.device.startswith("cuda")
+    return Loads(load(True), load(False), may_use_gpu=may, needs_gpu=needs, has_settings=False)
 
 
 def machines_text(loads: Loads, machines: Sequence[MachineProfile]) -> str:
@@ -238,12 +241,12 @@ def machines_text(loads: Loads, machines: Sequence[MachineProfile]) -> str:
     return "\n".join(fit(loads, machine).text() for machine in machines)
 
 
-def check_machines(loads: Loads, machines: Sequence[MachineProfile]) -> None:
-    """Raise AllowanceError if the job fits none of the machines."""
+def check_machines(loads: Loads, machines: Sequence[MachineProfile], remedy: str) -> None:
+    """Raise AllowanceError, with what lowers the need of memory, if the job fits none of the machines."""
     fits = [fit(loads, machine) for machine in machines]
     if fits and all(each.problems for each in fits):
         raise AllowanceError(
             "the job fits no machine of "
             + "\n  ".join(f"{each.machine.name}: {'; '.join(each.problems)}" for each in fits)
-            + "\n  lower capture.tokens_per_batch or model.dtype, or name larger machines with --profile"
+            + f"\n  {remedy}, or name larger machines with --profile"
         )

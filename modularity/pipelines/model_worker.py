@@ -1,6 +1,6 @@
 """The worker that holds a model: identifies it, captures rows, reduces tokens, partitions neurons by its weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,10 +14,13 @@ from modularity.capture import (
     CapturedShard,
     Capturer,
     capture_shards,
+    failing_row,
+    in_halved_batches,
+    is_out_of_memory,
     overhang,
 )
 from modularity.data import TokenTable
-from modularity.errors import NumericError
+from modularity.errors import ModelError, ModularityError, NumericError
 from modularity.experts import (
     balanced_kmeans,
     kmeans_partition,
@@ -34,11 +37,13 @@ from modularity.models import (
     load_model,
 )
 from modularity.pipelines.config import ACTIVITY_METHODS, ExpertsConfig, PartitionMethod
+from modularity.pipelines.corpus_reductions import PreparedCorpus
 from modularity.pipelines.native_experts import count_routing
-from modularity.pipelines.reduction_step import reduce_part
+from modularity.pipelines.reduction_step import corpus_part, function_part, reduce_part
 from modularity.pipelines.reductions_config import ReductionsConfig
+from modularity.pipelines.steps import SMALLER_BATCH
 from modularity.store import ArrayWrite, Run, open_run
-from modularity.types import PARTITION, Site, StackName, WorkItem
+from modularity.types import PARTITION, Site, WorkItem
 
 N_NAMED = 5
 """Examples that an error about values names."""
@@ -61,6 +66,7 @@ class ModelWorkerFactory:
     reductions: ReductionsConfig = field(default_factory=ReductionsConfig)
     label_vectors: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     """Labels of each function, of both halves; for reductions by label."""
+    corpora: Mapping[str, PreparedCorpus] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self) -> "ModelWorker":
         """Load the model."""
@@ -79,14 +85,21 @@ class ModelWorker:
 
     def __call__(self, item: WorkItem) -> dict[str, Any]:
         """Compute and record one item."""
-        actions = {
-            "identify": self._identify,
-            "capture": self._capture,
-            "reduce": self._reduce,
-            "partition": self._partition,
-        }
+        return self.in_smaller_batches(item, 0)
+
+    def in_smaller_batches(self, item: WorkItem, halvings: int) -> dict[str, Any]:
+        """Compute and record one item; where memory does not suffice for its batches, in smaller ones."""
+        by_batch = {"capture": self._capture, "reduce": self._reduce}
         with compute_threads(self._spec.n_threads):
-            return actions[item.kind](item)
+            if item.kind not in by_batch:
+                return {"identify": self._identify, "partition": self._partition}[item.kind](item)
+            info, _ = in_halved_batches(
+                lambda tokens: by_batch[item.kind](item, tokens),
+                tokens_per_batch=self._spec.capture.tokens_per_batch,
+                longest_tokens=int(self._spec.tables[item.text("function")].lengths_E.max()),
+                halvings=halvings,
+            )
+            return info
 
     def _identify(self, item: WorkItem) -> dict[str, Any]:
         """Who the model is, and how float32 products are best computed on this machine."""
@@ -110,7 +123,7 @@ class ModelWorker:
                 apply_matmul_mode(recorded, device=self._model.device)
         return self._run
 
-    def _capture(self, item: WorkItem) -> dict[str, Any]:
+    def _capture(self, item: WorkItem, tokens_per_batch: int) -> dict[str, Any]:
         """Capture whole shards; while one is written the next is computed, and at most a few wait."""
         run, spec = self._opened_run(), self._spec
         function = item.text("function")
@@ -128,7 +141,7 @@ class ModelWorker:
             n_rows, BufferPool(self._capturer.shapes, n_rows, storage_dtype=spec.capture.dtype)
         )
         writes: list[ArrayWrite] = []
-        info: dict[str, Any] = {"tokens": 0, "bytes": 0, "seconds_forward": 0.0}
+        info: dict[str, Any] = {"tokens": 0, "bytes": 0, "seconds_forward": 0.0, **self._smaller(tokens_per_batch)}
 
         def write(shard: CapturedShard) -> None:
             for site, values in shard.buffer.arrays.items():
@@ -142,11 +155,11 @@ class ModelWorker:
             first=item.integer("start"),
             last=item.integer("stop"),
             rows_per_shard=rows_per_shard,
-            tokens_per_batch=spec.capture.tokens_per_batch,
+            tokens_per_batch=tokens_per_batch,
             pad_id=self._model.pad_id,
         )
         n_pending = spec.capture.pending_items(on_gpu=self._model.device.type != "cpu", is_local=run.space.is_local)
-        with _naming_examples(run, function), BackgroundWriter(write, max_pending=n_pending) as writer:
+        with self._naming_examples(run, function), BackgroundWriter(write, max_pending=n_pending) as writer:
             for shard in shards:
                 if shard.stats is not None:
                     info["tokens"] += shard.stats.n_tokens
@@ -157,20 +170,60 @@ class ModelWorker:
         run.commit(item, arrays=writes, info=info)
         return info
 
-    def _reduce(self, item: WorkItem) -> dict[str, Any]:
+    def _reduce(self, item: WorkItem, tokens_per_batch: int) -> dict[str, Any]:
         """Statistics over the tokens of a range of examples."""
         spec, function = self._spec, item.text("function")
-        labels_XE = spec.label_vectors[function]
-        return reduce_part(
-            self._opened_run(), item, self._model, spec.tables[function], labels_XE, spec.reductions, spec.capture
-        )
+        batching = {"tokens_per_batch": tokens_per_batch, "pad_id": self._model.pad_id}
+        config = spec.reductions
+        if function in spec.corpora:
+            config = config.of_corpora()
+            tokens = corpus_part(item, spec.corpora[function], self._model.tokenizer, config, **batching)
+        else:
+            table, labels_XE = spec.tables[function], spec.label_vectors[function]
+            tokens = function_part(item, table, labels_XE, config, **batching)
+        info = reduce_part(self._opened_run(), item, self._model, tokens, config, spec.capture)
+        return info | self._smaller(tokens_per_batch)
+
+    def _smaller(self, tokens_per_batch: int) -> dict[str, int]:
+        """What an item tells of its batches where they are not those of the config."""
+        return {} if tokens_per_batch == self._spec.capture.tokens_per_batch else {SMALLER_BATCH: tokens_per_batch}
+
+    @contextmanager
+    def _naming_examples(self, run: Run, function: str) -> Iterator[None]:
+        """Add the ids of the examples to an error about values that cannot be stored, or of the model."""
+        assert self._capturer is not None
+        try:
+            yield
+        except NumericError as error:
+            if not error.rows:
+                raise
+            raise NumericError(f"{error}; examples {_names(run, function, error.rows)}", error.rows) from None
+        except ModularityError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error) or not len(self._capturer.last_rows):
+                raise
+            row = failing_row(
+                self._capturer,
+                self._spec.tables[function],
+                storage_dtype=self._spec.capture.dtype,
+                pad_id=self._model.pad_id,
+            )
+            if row is None:
+                error.add_note(f"in a batch with examples {_names(run, function, self._capturer.last_rows.tolist())}")
+                raise
+            raise ModelError(
+                f"the model fails on example {_names(run, function, [row])} of {function!r}, also alone: "
+                f"{type(error).__name__}: {error}; mend or leave out the example"
+            ) from error
 
     def _partition(self, item: WorkItem) -> dict[str, Any]:
         """Experts of the neurons of one layer, by every method of the config that needs weights alone."""
         run, config = self._opened_run(), self._spec.experts
-        stack: StackName = item.text("stack")  # type: ignore[assignment]  # made from a Site
-        layer = item.integer("layer")
-        rows_FD = normalise_rows(self._model.sites.ffn_input_weights(stack, layer))
+        sites, layer = self._model.sites, item.integer("layer")
+        site = Site.parse(item.text("site"), sites.stacks[0])
+        weights = sites.ffn_input_weights if site.name == "ffn.neurons" else sites.shared_input_weights
+        rows_FD = normalise_rows(weights(site.stack, layer))
         width = run.results(PARTITION, partial=True).sizes["neuron"]
         layers = run.results(PARTITION, partial=True)["layer"].values.tolist()
         writes: list[ArrayWrite] = []
@@ -178,7 +231,7 @@ class ModelWorker:
             if method in ACTIVITY_METHODS:
                 continue
             if method == "native":
-                labels_F = self._model.sites.native_partition(stack, layer)
+                labels_F = sites.native_partition(site.stack, layer)
             else:
                 labels_F = partition_neurons(rows_FD, method, config, layer=layer)
             labels_MLF = np.full((1, 1, width), -1, np.int32)
@@ -189,20 +242,11 @@ class ModelWorker:
         return {}
 
 
-@contextmanager
-def _naming_examples(run: Run, function: str) -> Iterator[None]:
-    """Add the ids of the examples to an error about values that cannot be stored."""
-    try:
-        yield
-    except NumericError as error:
-        rows = [*dict.fromkeys(error.rows)][:N_NAMED]
-        if not rows:
-            raise
-        ids = run.activations(function)["example_id"].values[rows]
-        names = ", ".join(repr(str(each)) for each in ids)
-        raise NumericError(
-            f"{error}; examples {names}{' …' if len(error.rows) > N_NAMED else ''}", error.rows
-        ) from None
+def _names(run: Run, function: str, rows: Sequence[int]) -> str:
+    """Ids of the examples of some rows, a few of them."""
+    found = [*dict.fromkeys(rows)]
+    ids = run.activations(function)["example_id"].values[found[:N_NAMED]]
+    return ", ".join(repr(str(each)) for each in ids) + (" …" if len(found) > N_NAMED else "")
 
 
 def partition_neurons(rows_FD: np.ndarray, method: PartitionMethod, config: ExpertsConfig, *, layer: int) -> np.ndarray:

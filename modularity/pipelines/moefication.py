@@ -14,11 +14,12 @@ from modularity.interventions.outputs import LOGIT_VALUES
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import Outcome
 from modularity.pipelines.follow_up import source_identity
+from modularity.pipelines.loads import Work, study_loads
 from modularity.pipelines.moefication_config import MoeficationConfig
 from modularity.pipelines.moefication_layout import create_results, stored_bytes
 from modularity.pipelines.moefication_prepare import PreparedMoefication, partitions_note, prepare_moefication
 from modularity.pipelines.moefication_worker import MoeficationWorkerFactory
-from modularity.pipelines.plan import Plan
+from modularity.pipelines.plan import Plan, Remedies
 from modularity.pipelines.prepare import probe_flops
 from modularity.pipelines.steps import Step
 from modularity.pipelines.study import Study, run_study
@@ -29,6 +30,12 @@ ROW_BYTES = 200
 """About the size of one row of the tables, before compression."""
 LOGIT_BYTES = 16
 """Memory of one logit while the whole and the changed model are compared."""
+
+REMEDIES = Remedies(
+    store="choose fewer partitions, routers, shares or seeds",
+    memory="lower tokens_per_batch, training.tokens or evaluation_tokens",
+    time="choose fewer partitions, routers, shares or seeds, lower training.tokens or evaluation_tokens",
+)
 
 
 def plan_moefication(config: MoeficationConfig) -> Plan:
@@ -70,19 +77,37 @@ def make_plan(prepared: PreparedMoefication) -> Plan:
     held = rows * (model.residual_width + prepared.n_experts) // 4
     libraries = resident_bytes()
     n_rows = counts["evaluate"] * (len(prepared.layers) + len(texts.evaluation.tables) + len(prepared.tasks))
+    store_bytes = stored_bytes(prepared) + 3 * n_rows * ROW_BYTES
+    work = Work(2 * multiplied * n_tokens + routers, 0.0, 0.5 * probe_flops())
+    loads = study_loads(
+        prepared.model,
+        config.runtime,
+        work,
+        n_parallel=counts["evaluate"],
+        dtype=model.dtype,
+        weight_bytes=weights,
+        device_bytes=weights + largest + held,
+        beside_gpu_bytes=held,
+        host_bytes=weights + largest + held,
+        store_bytes=store_bytes,
+        library_bytes=libraries,
+    )
+    here = loads.gpu if on_gpu else loads.host
     return Plan(
         items=counts,
         n_examples=texts.training.n_texts + texts.evaluation.n_texts,
         n_rows=n_rows,
         n_tokens=n_tokens,
         n_truncated=_n_truncated(prepared),
-        store_bytes=stored_bytes(prepared) + 3 * n_rows * ROW_BYTES,
-        worker_bytes=libraries + (0 if on_gpu else weights + largest) + held,
-        seconds=None if on_gpu else (2 * multiplied * n_tokens + routers) / (0.5 * probe_flops()),
-        device_bytes=weights + largest + held if on_gpu else 0,
+        store_bytes=store_bytes,
+        worker_bytes=here.worker_bytes,
+        seconds=None if on_gpu else work.seconds,
+        device_bytes=here.device_bytes,
         model_bytes=0 if on_gpu else weights,
         library_bytes=libraries,
         notes=tuple(_notes(prepared)),
+        loads=loads,
+        remedies=REMEDIES,
     )
 
 

@@ -12,15 +12,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from modularity.data import FunctionData, load_functions, load_halved_texts
-from modularity.errors import InputError, ModelError, StoreError
+from modularity.errors import InputError, ModelError
 from modularity.interventions import LabelTask
 from modularity.models import ModelConfig, ModelDescription, describe_model, load_tokenizer
 from modularity.pipelines.config import EmergentModularityConfig
+from modularity.pipelines.finished_run import analysed_ffn, finished_run
 from modularity.pipelines.moefication_config import CONTROL, PAPER_EXPERT, MoeficationConfig
 from modularity.pipelines.moefication_texts import TextHalves, choose_texts
 from modularity.pipelines.perturbation_tasks import TaskName, asked_functions, declared_words, make_tasks, task_names
 from modularity.pipelines.prepare import UNLIMITED_MODEL_TOKENS
-from modularity.store import Run, open_run
+from modularity.store import Run
 from modularity.types import PARTITION, Site, StackName, WorkItem, content_digest
 
 Result = TypeVar("Result")
@@ -178,19 +179,11 @@ def _texts(
 def _source(config: MoeficationConfig) -> Run:
     """The finished run; InputError with what it lacks."""
     assert config.source is not None
-    try:
-        source = open_run(config.source)
-    except StoreError as error:
-        raise InputError(f"source: {error}") from None
-    manifest = source.manifest
-    if manifest.job != "emergent_modularity" or manifest.state != "finished":
-        raise InputError(
-            f"source: {source.uri} is a {manifest.state} run of {manifest.job}; expected a finished one of "
-            "emergent_modularity"
-        )
+    source = finished_run(config.source)
     wanted = [name for name in config.partitions if name != CONTROL]
     if not wanted:
         return source
+    analysed_ffn(source, "decoder")
     if PARTITION not in source.result_names():
         raise InputError(
             f"source: {source.uri} has no experts; run it with analyses=[predictivity, experts], or leave source away "
@@ -212,7 +205,7 @@ def _source_problems(
     """Why the partitions of the run do not fit the layers."""
     if all(name == CONTROL for name in config.partitions):
         return []
-    site = Site.parse(str(source.manifest.notes["analysed"]), "decoder")
+    site = analysed_ffn(source, "decoder")
     if site.stack != stack:
         return [f"stack={stack!r}: the partitions of {source.uri} are of {site}; set stack={site.stack}"]
     partition = source.results(PARTITION)

@@ -1,6 +1,6 @@
 """The table `neuron_examples`: the examples on which each neuron is most active, with the text around the position."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,30 +11,38 @@ from modularity.stats import TopExamples
 
 
 class ExampleTexts:
-    """Ids of the examples of a function, and text around their token positions.
+    """Names of examples, and text around their token positions.
 
     Parameters
     ----------
-    table : tokens of the examples
-    example_ids : their names
+    names : by number of an example
+    table : tokens of the examples; None = no text is kept
     tokenizer : a Hugging Face tokenizer; None = no text is kept
+    places : by number of an example, its place in `table`; None = the number itself
     """
 
-    def __init__(self, table: TokenTable, example_ids: Sequence[str], tokenizer: Any) -> None:
-        self._table, self._ids, self._tokenizer = table, example_ids, tokenizer
+    def __init__(
+        self,
+        names: Mapping[int, str] | Sequence[str],
+        table: TokenTable | None = None,
+        tokenizer: Any = None,
+        places: Mapping[int, int] | None = None,
+    ) -> None:
+        self._table, self._names, self._tokenizer, self._places = table, names, tokenizer, places
         self._found: dict[tuple[int, int], tuple[str, str]] = {}
 
     def id(self, example: int) -> str:
         """Name of an example."""
-        return self._ids[example]
+        return self._names[example]
 
     def around(self, example: int, position: int, n_tokens: int) -> tuple[str, str]:
         """The token at a position, and the text with up to `n_tokens` tokens on either side; empty if not kept."""
-        if self._tokenizer is None:
+        if self._tokenizer is None or self._table is None:
             return "", ""
         key = (example, position)
         if key not in self._found:
-            start, stop = self._table.offsets_E1[example : example + 2].tolist()
+            place = example if self._places is None else self._places[example]
+            start, stop = self._table.offsets_E1[place : place + 2].tolist()
             ids = self._table.token_ids[
                 max(start, start + position - n_tokens) : min(stop, start + position + n_tokens + 1)
             ]
@@ -44,11 +52,19 @@ class ExampleTexts:
 
 
 def neuron_example_rows(
-    top: TopExamples, function: str, layer: int, texts: ExampleTexts, config: ReductionsConfig
+    top: TopExamples,
+    function: str,
+    layer: int,
+    texts: ExampleTexts,
+    config: ReductionsConfig,
+    *,
+    among: Sequence[int] | np.ndarray | None = None,
 ) -> dict[str, list[Any]]:
-    """Columns of the table for one layer: the first `n_listed` examples of every neuron."""
+    """Columns of the table for one layer: the first `n_listed` examples of every neuron, or those `among` some."""
     listed_FK = np.zeros(top.example.shape, dtype=bool)
     listed_FK[:, : config.n_listed] = top.example[:, : config.n_listed] >= 0
+    if among is not None:
+        listed_FK &= np.isin(top.example, among)
     neuron_X, rank_X = np.nonzero(listed_FK)
     example_X, position_X = top.example[listed_FK].tolist(), top.position[listed_FK].tolist()
     around = [texts.around(*place, config.context_tokens) for place in zip(example_X, position_X)]

@@ -8,7 +8,7 @@ import numpy as np
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import Outcome
 from modularity.pipelines.follow_up import follow_up_identity, follow_up_notes
-from modularity.pipelines.loads import Work, configured
+from modularity.pipelines.loads import Work, study_loads
 from modularity.pipelines.perturbation_config import PerturbationConfig
 from modularity.pipelines.perturbation_prepare import PreparedPerturbation, prepare_perturbation
 from modularity.pipelines.perturbation_rankings import (
@@ -19,18 +19,23 @@ from modularity.pipelines.perturbation_rankings import (
 )
 from modularity.pipelines.perturbation_tasks import TaskName
 from modularity.pipelines.perturbation_worker import PerturbationWorkerFactory
-from modularity.pipelines.plan import Load, Plan
+from modularity.pipelines.plan import Plan, Remedies
 from modularity.pipelines.prepare import probe_flops
 from modularity.pipelines.restrictions import restriction_notes
 from modularity.pipelines.steps import Step
 from modularity.pipelines.study import Study, run_study
 from modularity.runtime import WorkerFactory
-from modularity.runtime.executor import available_cpus
 from modularity.runtime.memory import resident_bytes
 from modularity.store import ResultArray, Run
 
 ROW_BYTES = 300
 """About the size of one row of `perturbation`, before compression."""
+
+REMEDIES = Remedies(
+    store="choose fewer rankings, strengths or seeds",
+    memory="lower tokens_per_batch",
+    time="choose fewer rankings, strengths or seeds",
+)
 
 
 def plan_perturbation(config: PerturbationConfig) -> Plan:
@@ -61,22 +66,21 @@ def make_plan(prepared: PreparedPerturbation) -> Plan:
     work = Work(2 * multiplied * n_tokens, 0.0, 0.5 * probe_flops())
     store_bytes = passes * n_tasks * ROW_BYTES + moments + _selection_bytes(prepared)
 
-    def load(on_gpu: bool) -> Load:
-        return Load(
-            on_gpu=on_gpu,
-            n_parallel=passes,
-            forward_flops=work.forward_flops,
-            dtype=model.dtype,
-            weight_bytes=weights,
-            device_bytes=weights + largest if on_gpu else 0,
-            worker_bytes=libraries + (0 if on_gpu else weights + largest) + 3 * moments,
-            store_bytes=store_bytes,
-            analysis_seconds=work.analysis_seconds,
-            flops_per_cpu=work.flops / available_cpus(),
-        )
-
     on_gpu = uses_gpu(prepared.job.config.model)
-    here = load(on_gpu)
+    loads = study_loads(
+        prepared.job.config.model,
+        prepared.config.runtime,
+        work,
+        n_parallel=passes,
+        dtype=model.dtype,
+        weight_bytes=weights,
+        device_bytes=weights + largest,
+        beside_gpu_bytes=3 * moments,
+        host_bytes=weights + largest + 3 * moments,
+        store_bytes=store_bytes,
+        library_bytes=libraries,
+    )
+    here = loads.gpu if on_gpu else loads.host
     return Plan(
         items={kind: sum(item.kind == kind for item in items) for kind in kinds},
         n_examples=sum(task.tokens.n_examples for task in prepared.tasks),
@@ -90,7 +94,8 @@ def make_plan(prepared: PreparedPerturbation) -> Plan:
         model_bytes=0 if on_gpu else weights,
         library_bytes=libraries,
         notes=tuple(_notes(prepared)),
-        loads=configured(load(True), load(False), prepared.job.config.model, prepared.config.runtime),
+        loads=loads,
+        remedies=REMEDIES,
     )
 
 

@@ -14,6 +14,7 @@ from modularity.interventions import LabelTask
 from modularity.models import load_tokenizer
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.finished_run import (
+    analysed_ffn,
     collect,
     finished_run,
     longest_text,
@@ -104,7 +105,7 @@ def prepare_perturbation(config: PerturbationConfig) -> PreparedPerturbation:
     problems = [] if config.routing is None else router_problems(source, "leave the section routing out")
     words = collect(lambda: chosen_words(config.label_words, declared), problems)
     names = None if words is None else collect(lambda: task_names(words, subfunctions_of(source)), problems)
-    site = Site.parse(str(source.manifest.notes["analysed"]), "encoder")
+    site = analysed_ffn(source)
     layers = collect(lambda: _layers(config, source), problems)
     job = None if names is None else collect(lambda: source_job(config.model, source, declared, names), problems)
     rankings = None if names is None else collect(lambda: make_rankings(config, names), problems)

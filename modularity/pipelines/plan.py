@@ -50,6 +50,8 @@ class Loads:
     gpus_per_worker: float | None = None
     cpus_per_worker: float | None = None
     workers: int | None = None
+    has_settings: bool = True
+    """False for a job without a `runtime` section, which is one process."""
 
     def times(self, n_runs: int) -> Self:
         """Loads of as many runs, side by side, each with one worker."""
@@ -69,6 +71,7 @@ class Loads:
         def both(one: Load, two: Load) -> Load:
             return replace(
                 one,
+                weight_bytes=max(one.weight_bytes, two.weight_bytes),
                 forward_flops=one.forward_flops + two.forward_flops,
                 device_bytes=max(one.device_bytes, two.device_bytes),
                 worker_bytes=max(one.worker_bytes, two.worker_bytes),
@@ -83,6 +86,39 @@ class Loads:
 
 
 @dataclass(frozen=True)
+class Remedies:
+    """What lowers the needs of a job, by keys that its config has; each ends with `or raise` the allowance."""
+
+    store: str = "pool the positions, choose fewer sites, layers or examples"
+    memory: str = "lower capture.tokens_per_batch or capture.rows_per_item"
+    time: str = "lower functions.*.cap_per_label or predictivity.n_permutations"
+
+
+def check_allowance(
+    allowance: Allowance, store_bytes: int, worker_bytes: int, seconds: float | None, remedies: Remedies
+) -> None:
+    """Raise AllowanceError with everything that exceeds the allowance, and with what lowers it."""
+    problems = []
+    if store_bytes > allowance.store_bytes:
+        problems.append(
+            f"the store needs {format_bytes(store_bytes)}, allowed are {format_bytes(allowance.store_bytes)}: "
+            f"{remedies.store}, or raise allowance.store_bytes"
+        )
+    if allowance.worker_bytes is not None and worker_bytes > allowance.worker_bytes:
+        problems.append(
+            f"a worker needs {format_bytes(worker_bytes)} of memory, allowed are "
+            f"{format_bytes(allowance.worker_bytes)}: {remedies.memory}, or raise allowance.worker_bytes"
+        )
+    if allowance.hours is not None and seconds is not None and seconds > 3600 * allowance.hours:
+        problems.append(
+            f"the job takes about {format_duration(seconds)}, allowed are {allowance.hours:g} h: {remedies.time}, "
+            "or raise allowance.hours"
+        )
+    if problems:
+        raise AllowanceError("the plan exceeds its allowance\n  " + "\n  ".join(problems))
+
+
+@dataclass(frozen=True)
 class Plan:
     """Size of a job."""
 
@@ -92,7 +128,7 @@ class Plan:
     n_rows: int
     """Rows of the activation store, over all functions."""
     n_tokens: int
-    """Real tokens that go through the model."""
+    """Real tokens of functions that go through the model."""
     n_truncated: int
     """Examples that lose their end."""
     store_bytes: int
@@ -114,6 +150,10 @@ class Plan:
     """What is computed in flight, and its size."""
     loads: Loads | None = None
     """What it asks of machines elsewhere."""
+    remedies: Remedies = Remedies()
+    """What lowers the needs of this job."""
+    n_estimated_tokens: int = 0
+    """Tokens of corpora, by an estimate from a sample."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values as they are printed."""
@@ -124,13 +164,19 @@ class Plan:
             ("work items", f"{sum(self.items.values()):,}: {items}"),
             *([("reused", self.reuse)] if self.reuse is not None else []),
             ("examples", f"{self.n_examples:,}{truncated}"),
-            ("tokens", f"{self.n_tokens:,}"),
+            ("tokens", self._tokens_text()),
             ("rows", f"{self.n_rows:,}"),
             *([("reductions", self.reductions)] if self.reductions is not None else []),
             ("store", f"{format_bytes(self.store_bytes)} before compression"),
             ("memory", self._memory_text() + gpu),
             ("time", self._time_text()),
         ]
+
+    def _tokens_text(self) -> str:
+        if not self.n_estimated_tokens:
+            return f"{self.n_tokens:,}"
+        known = f"{self.n_tokens:,} of functions, and " if self.n_tokens else ""
+        return f"{known}about {self.n_estimated_tokens:,} of corpora, by an estimate from a sample"
 
     def _memory_text(self) -> str:
         buffers = self.worker_bytes - self.model_bytes - self.library_bytes
@@ -152,22 +198,4 @@ class Plan:
 
     def check(self, allowance: Allowance) -> None:
         """Raise AllowanceError with everything that exceeds the allowance."""
-        problems = []
-        if self.store_bytes > allowance.store_bytes:
-            problems.append(
-                f"the store needs {format_bytes(self.store_bytes)}, allowed are {format_bytes(allowance.store_bytes)}: "
-                "pool the positions, choose fewer sites, layers or examples, or raise allowance.store_bytes"
-            )
-        if allowance.worker_bytes is not None and self.worker_bytes > allowance.worker_bytes:
-            problems.append(
-                f"a worker needs {format_bytes(self.worker_bytes)} of memory, allowed are "
-                f"{format_bytes(allowance.worker_bytes)}: lower capture.tokens_per_batch or capture.rows_per_item, "
-                "or raise allowance.worker_bytes"
-            )
-        if allowance.hours is not None and self.seconds is not None and self.seconds > 3600 * allowance.hours:
-            problems.append(
-                f"the job takes about {format_duration(self.seconds)}, allowed are {allowance.hours:g} h: "
-                "lower functions.*.cap_per_label or predictivity.n_permutations, or raise allowance.hours"
-            )
-        if problems:
-            raise AllowanceError("the plan exceeds its allowance\n  " + "\n  ".join(problems))
+        check_allowance(allowance, self.store_bytes, self.worker_bytes, self.seconds, self.remedies)

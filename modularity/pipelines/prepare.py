@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
+from typing import TypeVar, get_args
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from modularity.capture import CaptureConfig, rows_per_item
 from modularity.data import FunctionData, TokenTable, load_functions, row_ranges, tokenise
 from modularity.errors import InputError, ModelError
 from modularity.models import ModelDescription, describe_model, load_tokenizer, uses_gpu
-from modularity.pipelines.config import ACTIVITY_METHODS, EmergentModularityConfig
+from modularity.pipelines.config import ACTIVITY_METHODS, AnalysedSite, EmergentModularityConfig
+from modularity.pipelines.corpus_reductions import PreparedCorpus, prepare_corpora
 from modularity.pipelines.expert_problems import expert_problems, fraction_problems
 from modularity.pipelines.layout import listed_neurons, partition_bytes, predictivity_bytes
 from modularity.pipelines.loads import STORED_SIZE, Work, job_loads, row_values, worker_memory
@@ -50,6 +52,8 @@ class PreparedJob:
     """What is captured."""
     rows_per_shard: Mapping[str, int]
     """Rows of one Zarr shard, by function."""
+    corpora: tuple[PreparedCorpus, ...] = ()
+    """Texts of which only reductions are made."""
 
     @property
     def capture(self) -> CaptureConfig:
@@ -58,19 +62,29 @@ class PreparedJob:
 
     @property
     def analysed(self) -> SiteShape | None:
-        """Shape of the site that the analyses use: the first `ffn.neurons` among the captured ones."""
-        return _analysed(self.shapes)
+        """Shape of the site that the analyses use: the first of its name among the captured ones."""
+        return _analysed(self.config, self.shapes)
 
     def function(self, name: str) -> FunctionData:
         """The function of this name."""
         return next(function for function in self.functions if function.name == name)
 
     def data_identity(self) -> dict[str, str]:
-        """What the results depend on besides model and config: fingerprints of tokens and labels, by function."""
+        """What the results depend on besides model and config: fingerprints by function and corpus."""
         return {
             function.name: f"{function.fingerprint}-{self.tables[function.name].fingerprint}"
             for function in self.functions
-        }
+        } | {corpus.name: corpus.index.fingerprint for corpus in self.corpora}
+
+    def data_notes(self) -> tuple[str, ...]:
+        """What was left out of functions, and what is known of corpora."""
+        notes = [note for function in self.functions for note in function.notes]
+        return (*notes, *(corpus.note() for corpus in self.corpora))
+
+    def longest_tokens(self) -> int:
+        """Tokens of the longest text; of a corpus at most."""
+        longest = [int(table.lengths_E.max()) for table in self.tables.values()]
+        return max([*longest, *(corpus.max_tokens for corpus in self.corpora)])
 
     def capture_items(self) -> list[WorkItem]:
         """Rows of each function, a few whole shards at a time."""
@@ -85,17 +99,17 @@ class PreparedJob:
                 )
         return items
 
-    @property
+    @cached_property
     def reductions(self) -> ReductionPlan:
         """Items and sizes of the reductions."""
-        return plan_reductions(self.config.reductions, self.analysed, self.functions, self.tables)
+        return plan_reductions(self.config.reductions, self.analysed, self.functions, self.tables, self.corpora)
 
     def partition_items(self) -> list[WorkItem]:
         """One item for each layer."""
         shape = self.analysed
         if shape is None or "experts" not in self.config.analyses:
             return []
-        return [WorkItem.of("partition", stack=shape.site.stack, layer=layer) for layer in shape.layers]
+        return [WorkItem.of("partition", site=str(shape.site), layer=layer) for layer in shape.layers]
 
     def predictivity_items(self) -> list[WorkItem]:
         """Blocks of neurons of one layer, for each function."""
@@ -146,19 +160,20 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
         With every problem found in model, functions and their fit to each other.
     """
     problems: list[str] = []
-    functions = _attempt(lambda: load_functions(config.functions), problems)
+    functions = _attempt(lambda: load_functions(config.functions) if config.functions else (), problems)
     description = _attempt(lambda: describe_model(config.model), problems)
     shapes = _attempt(lambda: _captured_shapes(config, description), problems) if description is not None else None
     tokenizer = _attempt(lambda: load_tokenizer(config.model), problems) if description is not None else None
     if shapes is not None:
         problems += [
-            *expert_problems(config, _analysed(shapes)),
-            *fraction_problems(config, _analysed(shapes)),
+            *expert_problems(config, _analysed(config, shapes)),
+            *fraction_problems(config, _analysed(config, shapes)),
         ]
         if description is not None:
-            problems += native_problems(config, _analysed(shapes), description)
-            problems += reduction_problems(config.reductions, _analysed(shapes), description, functions or ())
+            problems += native_problems(config, _analysed(config, shapes), description)
+            problems += reduction_problems(config.reductions, _analysed(config, shapes), description, functions or ())
     tables: dict[str, TokenTable] = {}
+    corpora: tuple[PreparedCorpus, ...] | None = ()
     if functions is not None and tokenizer is not None and description is not None:
         limits = (config.capture.max_tokens, description.max_positions)
         max_tokens = min((limit for limit in limits if limit is not None), default=UNLIMITED_MODEL_TOKENS)
@@ -167,14 +182,17 @@ def prepare(config: EmergentModularityConfig) -> PreparedJob:
             if table is not None:
                 tables[function.name] = table
         problems += token_problems(description, shapes or {}, tables)
-    if problems or functions is None or description is None or shapes is None:
+        corpora = _attempt(
+            lambda: prepare_corpora(config.reductions, tokenizer, description, max_tokens=max_tokens), problems
+        )
+    if problems or corpora is None or functions is None or description is None or shapes is None:
         raise InputError(problems)
     rows = {
         name: config.capture.rows_per_item
         or rows_per_item(shapes, storage_dtype=config.capture.dtype, item_bytes=config.capture.item_bytes)
         for name in tables
     }
-    return PreparedJob(config, functions, tables, description, shapes, rows)
+    return PreparedJob(config, functions, tables, description, shapes, rows, corpora)
 
 
 def count_items(job: PreparedJob) -> dict[str, int]:
@@ -197,6 +215,7 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
         n_examples=sum(table.n_examples for table in tables),
         n_rows=sum(table.n_rows for table in tables) if config.reductions.store_rows else 0,
         n_tokens=sum(table.n_tokens for table in tables),
+        n_estimated_tokens=sum(corpus.estimate.n_tokens for corpus in job.corpora),
         n_truncated=sum(table.n_truncated for table in tables),
         store_bytes=store_bytes,
         worker_bytes=memory.worker_bytes,
@@ -204,7 +223,7 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
         library_bytes=libraries,
         seconds=None if on_gpu else work.seconds,
         device_bytes=memory.device_bytes,
-        notes=(*(note for function in job.functions for note in function.notes), *_site_notes(job)),
+        notes=(*job.data_notes(), *_site_notes(job)),
         reuse=reuse,
         reductions=reductions.text(memory.held_bytes),
         loads=job_loads(job, work, reused=reused, store_bytes=store_bytes, library_bytes=libraries),
@@ -213,10 +232,15 @@ def make_plan(job: PreparedJob, *, reused: Sequence[WorkItem] = (), reuse: str |
 
 def _site_notes(job: PreparedJob) -> list[str]:
     """Which of several neuron sites is analysed."""
-    others = [str(site) for site in job.shapes if site.name == "ffn.neurons"][1:]
-    if not others or job.analysed is None or not job.config.analyses:
+    if job.analysed is None or not job.config.analyses:
         return []
-    return [f"{job.analysed.site} is analysed; {', '.join(others)} is only captured"]
+    analysed = job.analysed.site
+    others = [str(site) for site in job.shapes if site.name in get_args(AnalysedSite) and site != analysed]
+    if not others:
+        return []
+    shared = [site for site in others if site.endswith("shared_expert.neurons")]
+    remedy = "; another run with --reuse and analysed=shared_expert.neurons ranks the shared expert" if shared else ""
+    return [f"{analysed} is analysed; {', '.join(others)} is only captured{remedy}"]
 
 
 def _attempt(action: Callable[[], Result], problems: list[str]) -> Result | None:
@@ -264,8 +288,8 @@ def _listed(layers: Sequence[int]) -> str:
     return f"{layers[0]}..{layers[-1]}" if whole else ", ".join(map(str, layers))
 
 
-def _analysed(shapes: Mapping[Site, SiteShape]) -> SiteShape | None:
-    return next((shape for site, shape in shapes.items() if site.name == "ffn.neurons"), None)
+def _analysed(config: EmergentModularityConfig, shapes: Mapping[Site, SiteShape]) -> SiteShape | None:
+    return next((shape for site, shape in shapes.items() if site.name == config.analysed), None)
 
 
 def _activation_bytes(job: PreparedJob) -> int:

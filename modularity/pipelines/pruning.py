@@ -9,7 +9,8 @@ from typing import Any
 
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import Outcome
-from modularity.pipelines.plan import Plan
+from modularity.pipelines.loads import Work, study_loads
+from modularity.pipelines.plan import Plan, Remedies
 from modularity.pipelines.prepare import probe_flops
 from modularity.pipelines.pruning_config import PruningConfig
 from modularity.pipelines.pruning_prepare import MEASURED, PreparedPruning, prepare_pruning
@@ -22,6 +23,12 @@ from modularity.types import WorkItem
 
 ROW_BYTES = 300
 """About the size of one row of `pruning_steps`, before compression."""
+
+REMEDIES = Remedies(
+    store="choose fewer scores or schedules, or lower n_random",
+    memory="lower tokens_per_batch",
+    time="choose fewer scores or schedules, lower n_random or evaluation_tokens",
+)
 
 
 def plan_pruning(config: PruningConfig) -> Plan:
@@ -51,6 +58,22 @@ def make_plan(prepared: PreparedPruning) -> Plan:
     weights = model.parameter_bytes + model.parameter_bytes * model.n_embedding_parameters // model.n_parameters
     per_token = 3 * (model.ffn_active_width + 4 * model.residual_width) * 4 + 3 * 4 * model.vocabulary_size
     largest = config.tokens_per_batch * per_token
+    kept = results // len(prepared.trajectories)
+    work = Work(flops, 0.0, 0.5 * probe_flops())
+    loads = study_loads(
+        config.model,
+        config.runtime,
+        work,
+        n_parallel=len(prepared.trajectories),
+        dtype=model.dtype,
+        weight_bytes=weights,
+        device_bytes=weights + largest,
+        beside_gpu_bytes=kept,
+        host_bytes=weights + largest + kept,
+        store_bytes=results + rows * ROW_BYTES,
+        library_bytes=libraries,
+    )
+    here = loads.gpu if on_gpu else loads.host
     return Plan(
         items={kind: sum(item.kind == kind for item in items) for kind in dict.fromkeys(item.kind for item in items)},
         n_examples=sum(len(c.scoring.texts) + c.n_measured + len(c.prompts) for c in prepared.corpora),
@@ -59,12 +82,14 @@ def make_plan(prepared: PreparedPruning) -> Plan:
         n_truncated=sum(c.scoring.n_truncated + c.validation.n_truncated + c.evaluation.n_truncated
                         for c in prepared.corpora),
         store_bytes=results + rows * ROW_BYTES,
-        worker_bytes=libraries + (0 if on_gpu else weights + largest) + results // len(prepared.trajectories),
-        seconds=None if on_gpu else flops / (0.5 * probe_flops()),
-        device_bytes=weights + largest if on_gpu else 0,
+        worker_bytes=here.worker_bytes,
+        seconds=None if on_gpu else work.seconds,
+        device_bytes=here.device_bytes,
         model_bytes=0 if on_gpu else weights,
         library_bytes=libraries,
         notes=tuple(_notes(prepared)),
+        loads=loads,
+        remedies=REMEDIES,
     )  # fmt: skip
 
 

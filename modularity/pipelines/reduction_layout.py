@@ -153,16 +153,16 @@ def _block(kind: ReductionName, block: dict[str, int]) -> dict[str, int]:
     return block | ({"neuron": NEURONS_PER_BLOCK} if kind == "co_activation" else {})
 
 
-def create_reductions(run: Run, function: FunctionData, sizes: ReductionSizes) -> None:
-    """Allocate both results of a function."""
+def create_reductions(run: Run, name: str, subfunctions: Sequence[str], sizes: ReductionSizes) -> None:
+    """Allocate both results of a function or a corpus."""
     shape, config = sizes.shape, sizes.config
     layers = {
         "layer": (("layer",), np.asarray(shape.layers, dtype=np.int64)),
         "width": (("layer",), np.asarray(shape.widths, dtype=np.int64)),
     }
-    attributes = {"function": function.name, "site": str(shape.site)}
+    attributes = {"function": name, "site": str(shape.site)}
     run.create_result(
-        parts_name(function.name),
+        parts_name(name),
         sizes=sizes.dimensions,
         arrays=sizes.state_arrays(),
         coordinates=layers,
@@ -170,13 +170,13 @@ def create_reductions(run: Run, function: FunctionData, sizes: ReductionSizes) -
     )
     coordinates = dict(layers)
     if "per_label" in config.kinds:
-        coordinates["subfunction"] = (("subfunction",), np.asarray(function.subfunctions, dtype=str))
+        coordinates["subfunction"] = (("subfunction",), np.asarray(subfunctions, dtype=str))
         coordinates["half"] = (("half",), np.asarray(HALVES, dtype=str))
         coordinates["label"] = (("label",), np.arange(2))
     if "histogram" in config.kinds:
         coordinates["histogram.edge"] = (("edge",), config.edges)
     run.create_result(
-        reductions_name(function.name),
+        reductions_name(name),
         sizes=sizes.dimensions,
         arrays=sizes.merged_arrays(),
         coordinates=coordinates,
@@ -220,7 +220,8 @@ def reduction_problems(
     if shape is None or not config.kinds:
         return []
     problems = []
-    routed = [layer for layer in shape.layers if layer in description.native_experts[shape.site.stack]]
+    experts = description.native_experts[shape.site.stack] if shape.site.name == "ffn.neurons" else ()
+    routed = [layer for layer in shape.layers if layer in experts]
     if "co_activation" in config.kinds and routed:
         problems.append(
             f"reductions.kinds has 'co_activation', but the layers {routed} of {shape.site} have experts, whose "
@@ -238,15 +239,20 @@ def reduction_problems(
 
 
 def reduce_items(
-    function: FunctionData, table: TokenTable, shape: SiteShape, config: ReductionsConfig
+    function: str,
+    data: str,
+    ranges: Sequence[tuple[int, int]],
+    shape: SiteShape,
+    config: ReductionsConfig,
+    n_subfunctions: int = 0,
 ) -> list[WorkItem]:
-    """Ranges of examples, for each group of layers."""
+    """Ranges of examples of a function or a corpus with the fingerprint `data`, for each group of layers."""
     settings = config_digest(config)
     return [
         WorkItem.of(
             "reduce",
-            function=function.name,
-            data=table.fingerprint,
+            function=function,
+            data=data,
             settings=settings,
             site=str(shape.site),
             part=part,
@@ -255,21 +261,23 @@ def reduce_items(
             first_layer=first,
             last_layer=last,
         )
-        for part, (start, stop) in enumerate(example_ranges(table, config.parts))
-        for first, last in layer_groups(shape, config, len(function.subfunctions))
+        for part, (start, stop) in enumerate(ranges)
+        for first, last in layer_groups(shape, config, n_subfunctions)
     ]
 
 
-def merge_items(function: FunctionData, shape: SiteShape, config: ReductionsConfig) -> list[WorkItem]:
+def merge_items(function: str, shape: SiteShape, config: ReductionsConfig) -> list[WorkItem]:
     """One item for each layer, and one for the effects of labels over all layers."""
     settings = config_digest(config)
-    items = [WorkItem.of("merge", function=function.name, settings=settings, layer=layer) for layer in shape.layers]
+    items = [WorkItem.of("merge", function=function, settings=settings, layer=layer) for layer in shape.layers]
     if "per_label" in config.kinds:
-        items.append(WorkItem.of("label_effects", function=function.name, settings=settings))
+        items.append(WorkItem.of("label_effects", function=function, settings=settings))
     return items
 
 
 def config_digest(config: ReductionsConfig) -> str:
     """Stands for everything in the config that the numbers depend on."""
     values: Mapping[str, object] = config.as_json()
-    return content_digest({name: value for name, value in values.items() if name not in ("store_rows", "state_bytes")})
+    return content_digest(
+        {name: value for name, value in values.items() if name not in ("store_rows", "state_bytes", "corpora")}
+    )

@@ -4,7 +4,9 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from modularity.capture.reduction_config import reduction_bytes
-from modularity.data import FunctionData, TokenTable
+from modularity.data import FunctionData, TokenTable, reading_bytes
+from modularity.data.corpus_stream import BLOCK_TEXTS
+from modularity.pipelines.corpus_reductions import PreparedCorpus, context_items
 from modularity.pipelines.reduction_layout import (
     HALVES,
     ReductionSizes,
@@ -27,11 +29,13 @@ class ReductionPlan:
     """By function."""
     reduce_items: tuple[WorkItem, ...]
     merge_items: tuple[WorkItem, ...]
-    """`merge` and `label_effects` items."""
+    """`merge`, `label_effects` and `contexts` items."""
     tokens_of_part: Mapping[str, int]
     """Tokens that go through the model, by id of the item."""
     most_examples: int
     """Examples of the largest batch at most: all have at least one token."""
+    reading_bytes: int = 0
+    """Memory that reading and tokenising a corpus takes in a worker."""
 
     @property
     def stored_bytes(self) -> int:
@@ -47,9 +51,9 @@ class ReductionPlan:
         largest = 0
         for sizes in self.sizes.values():
             shape, n_subfunctions = sizes.shape, sizes.n_subfunctions
-            for first, last in layer_groups(shape, self.config, n_subfunctions):
+            for first, last in layer_groups(shape, sizes.config, n_subfunctions):
                 planned = reduction_bytes(
-                    self.config,
+                    sizes.config,
                     shape.widths[first:last],
                     n_subfunctions=len(HALVES) * n_subfunctions,
                     n_tokens=tokens_per_batch,
@@ -75,20 +79,35 @@ def plan_reductions(
     shape: SiteShape | None,
     functions: Sequence[FunctionData],
     tables: Mapping[str, TokenTable],
+    corpora: Sequence[PreparedCorpus] = (),
 ) -> ReductionPlan:
     """The reductions of a job over the analysed site."""
     if shape is None or not config.kinds:
         return ReductionPlan(config, {}, (), (), {}, 0)
-    sizes, first, last, tokens = {}, [], [], {}
+    sizes: dict[str, ReductionSizes] = {}
+    first: list[WorkItem] = []
+    last: list[WorkItem] = []
+    tokens: dict[str, int] = {}
     for function in functions:
-        table = tables[function.name]
-        n_parts = len(example_ranges(table, config.parts))
-        sizes[function.name] = ReductionSizes(config, shape, len(function.subfunctions), n_parts)
-        items = reduce_items(function, table, shape, config)
+        table, n_subfunctions = tables[function.name], len(function.subfunctions)
+        ranges = example_ranges(table, config.parts)
+        sizes[function.name] = ReductionSizes(config, shape, n_subfunctions, len(ranges))
+        items = reduce_items(function.name, table.fingerprint, ranges, shape, config, n_subfunctions)
         first += items
-        last += merge_items(function, shape, config)
+        last += merge_items(function.name, shape, config)
         for item in items:
             start, stop = table.offsets_E1[[item.integer("start"), item.integer("stop")]].tolist()
             tokens[item.id] = stop - start
-    most = max(table.n_examples for table in tables.values())
-    return ReductionPlan(config, sizes, tuple(first), tuple(last), tokens, most)
+    for corpus in corpora:
+        own, parts = config.of_corpora(), corpus.index.parts(config.parts)
+        sizes[corpus.name] = ReductionSizes(own, shape, 0, len(parts))
+        rows = [corpus.index.rows_of(part) for part in parts]
+        items = reduce_items(corpus.name, corpus.index.fingerprint, rows, shape, own)
+        first += items
+        last += [*merge_items(corpus.name, shape, own), *context_items(corpus, own)]
+        tokens |= {item.id: corpus.tokens_of(parts[item.integer("part")]) for item in items}
+    most = max((table.n_examples for table in tables.values()), default=0)
+    reading = max((reading_bytes(corpus.index) for corpus in corpora), default=0)
+    return ReductionPlan(
+        config, sizes, tuple(first), tuple(last), tokens, max(most, BLOCK_TEXTS if corpora else 0), reading
+    )

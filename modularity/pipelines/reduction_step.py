@@ -4,8 +4,9 @@ The state of a part depends on its examples alone, and parts are merged in the o
 same, bit for bit, for any number of workers and for an interrupted job.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,16 @@ from threadpoolctl import threadpool_limits
 
 from modularity.capture import CaptureConfig, Reducer
 from modularity.capture.reduction_config import ReductionName
-from modularity.data import TokenTable, token_batches
+from modularity.capture.selection import ReductionKind
+from modularity.data import StreamCounts, TokenBatch, TokenTable, token_batches
 from modularity.models import LoadedModel, ModelConfig, load_tokenizer
 from modularity.pipelines.config import Variant
+from modularity.pipelines.corpus_reductions import (
+    PreparedCorpus,
+    corpus_batches,
+    corpus_part_columns,
+    write_contexts,
+)
 from modularity.pipelines.label_effects import write_label_effects
 from modularity.pipelines.neuron_examples import ExampleTexts, neuron_example_rows
 from modularity.pipelines.reduction_layout import HALVES, NEURONS_PER_BLOCK, parts_name, reductions_name
@@ -38,8 +46,7 @@ def reduce_part(
     run: Run,
     item: WorkItem,
     model: LoadedModel,
-    table: TokenTable,
-    labels_XE: np.ndarray,
+    tokens: "PartTokens",
     config: ReductionsConfig,
     capture: CaptureConfig,
 ) -> dict[str, Any]:
@@ -48,38 +55,102 @@ def reduce_part(
     shape = model.sites.shape(site, capture.layers)
     indices = range(item.integer("first_layer"), item.integer("last_layer"))
     layers = [shape.layers[index] for index in indices]
-    labelled = "per_label" in config.kinds
     reducer = Reducer(
         model,
         [site],
         config,
         layers=layers,
-        n_subfunctions=len(labels_XE) if labelled else 0,
+        n_subfunctions=0 if tokens.labels_XE is None else len(tokens.labels_XE),
         expert_variant=capture.expert_variant,
     )
-    rows = np.searchsorted(table.row_example_R, [item.integer("start"), item.integer("stop")]).tolist()
-    reduced = reducer.reduce(
-        token_batches(table, *rows, tokens_per_batch=capture.tokens_per_batch, pad_id=model.pad_id),
-        reduction=table.reduction,
-        labels_SE=labels_XE if labelled else None,
-        row_example_R=table.row_example_R,
-    )
+    batches = iter(tokens.batches)
+    first = next(batches, None)
+    if first is None:
+        info: dict[str, Any] = {"tokens": 0, "seconds_forward": 0.0, "seconds_reducing": 0.0}
+        states = {layer: _nothing(config, shape.widths[index]) for index, layer in zip(indices, layers)}
+    else:
+        reduced = reducer.reduce(
+            chain([first], batches),
+            reduction=tokens.reduction,
+            labels_SE=tokens.labels_XE,
+            row_example_R=tokens.row_example_R,
+        )
+        states = {layer: reduced.of(site, layer) for layer in layers}
+        stats = reduced.stats
+        info = {
+            "tokens": stats.n_tokens,
+            "seconds_forward": stats.seconds_forward,
+            "seconds_reducing": stats.seconds_reducing,
+        }
     writes: list[ArrayWrite] = []
     for index, layer in zip(indices, layers):
-        for kind, accumulator in reduced.of(site, layer).items():
+        for kind, accumulator in states[layer].items():
             writes += run.write_result(
                 parts_name(item.text("function")),
                 _state_block(kind, accumulator, shape),
                 at={"part": item.integer("part"), "layer": index},
             )
-    stats = reduced.stats
-    info = {
-        "tokens": stats.n_tokens,
-        "seconds_forward": stats.seconds_forward,
-        "seconds_reducing": stats.seconds_reducing,
-    }
-    run.commit(item, arrays=writes, info=info)
+    written = [run.write_table(name, item, table_from_columns(columns)) for name, columns in tokens.tables().items()]
+    run.commit(item, arrays=writes, tables=written, info=info)
     return info | {"bytes": sum(stored.n_bytes for write in writes for stored in write.objects)}
+
+
+@dataclass(frozen=True)
+class PartTokens:
+    """The tokens of a work item, and what belongs to them."""
+
+    batches: Iterable[TokenBatch]
+    reduction: ReductionKind | None
+    """How positions become one row of an example."""
+    row_example_R: np.ndarray | None = None
+    """Example of each row; None = rows are numbers of examples."""
+    labels_XE: np.ndarray | None = None
+    """Label vectors of `per_label`; None = it is not asked for."""
+    tables: Callable[[], Mapping[str, dict[str, list[Any]]]] = dict
+    """Columns of further tables, known after the last batch."""
+
+
+def function_part(
+    item: WorkItem,
+    table: TokenTable,
+    labels_XE: np.ndarray,
+    config: ReductionsConfig,
+    *,
+    tokens_per_batch: int,
+    pad_id: int,
+) -> PartTokens:
+    """A range of examples of a function."""
+    rows = np.searchsorted(table.row_example_R, [item.integer("start"), item.integer("stop")]).tolist()
+    batches = token_batches(table, *rows, tokens_per_batch=tokens_per_batch, pad_id=pad_id)
+    labels = labels_XE if "per_label" in config.kinds else None
+    return PartTokens(batches, table.reduction, table.row_example_R, labels)
+
+
+def corpus_part(
+    item: WorkItem,
+    corpus: PreparedCorpus,
+    tokenizer: Any,
+    config: ReductionsConfig,
+    *,
+    tokens_per_batch: int,
+    pad_id: int,
+) -> PartTokens:
+    """Some ranges of a corpus, read while they are reduced; their counts are told once, with the first layers."""
+    part, counts = corpus.index.parts(config.parts)[item.integer("part")], StreamCounts()
+    batches = corpus_batches(corpus, part, tokenizer, counts, tokens_per_batch=tokens_per_batch, pad_id=pad_id)
+    rows = item.integer("start"), item.integer("stop")
+
+    def tables() -> dict[str, dict[str, list[Any]]]:
+        if item.integer("first_layer"):
+            return {}
+        return {"corpus_parts": corpus_part_columns(corpus, item.integer("part"), rows, counts)}
+
+    return PartTokens(batches, "mean", tables=tables)
+
+
+def _nothing(config: ReductionsConfig, width: int) -> dict[ReductionName, Accumulator]:
+    """State after no token at all, as of a part of a corpus whose rows are all empty."""
+    return {name: config.empty(name, width) for name in config.kinds}
 
 
 def _state_block(kind: ReductionName, accumulator: Accumulator, shape: SiteShape) -> dict[str, np.ndarray]:
@@ -118,6 +189,7 @@ class ReductionWorkerFactory:
     """Stands for the fields below when two factories are compared."""
     tables: Mapping[str, TokenTable] = field(compare=False, repr=False)
     example_ids: Mapping[str, Sequence[str]] = field(compare=False, repr=False)
+    corpora: Mapping[str, PreparedCorpus] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self) -> "ReductionWorker":
         """Open the run."""
@@ -125,7 +197,7 @@ class ReductionWorkerFactory:
 
 
 class ReductionWorker:
-    """Runs `merge` and `label_effects` items; needs no model."""
+    """Runs `merge`, `label_effects` and `contexts` items; needs no model."""
 
     def __init__(self, spec: ReductionWorkerFactory) -> None:
         self._spec = spec
@@ -138,11 +210,15 @@ class ReductionWorker:
         with threadpool_limits(self._spec.n_threads):
             if item.kind == "label_effects":
                 return write_label_effects(self._run, item, self._spec.config, variant=self._spec.variant)
+            if item.kind == "contexts":
+                corpus, config = self._spec.corpora[item.text("function")], self._spec.config.of_corpora()
+                return write_contexts(self._run, item, corpus, self._text_tokenizer(), config)
             return self._merge(item)
 
     def _merge(self, item: WorkItem) -> Mapping[str, Any]:
-        run, config = self._run, self._spec.config
-        function, layer = item.text("function"), item.integer("layer")
+        run, function, layer = self._run, item.text("function"), item.integer("layer")
+        is_corpus = function in self._spec.corpora
+        config = self._spec.config.of_corpora() if is_corpus else self._spec.config
         parts = _Parts.read(run, function, layer, config)
         writes: list[ArrayWrite] = []
         tables = []
@@ -155,7 +231,7 @@ class ReductionWorker:
                 }
                 at = {"layer": parts.index} | ({"neuron": first} if first else {})
                 writes += run.write_result(reductions_name(function), block, at=at)
-                if isinstance(merged, TopExamples):
+                if isinstance(merged, TopExamples) and not is_corpus:
                     columns = neuron_example_rows(merged, function, layer, self._example_texts(function), config)
                     tables.append(run.write_table("neuron_examples", item, table_from_columns(columns)))
         run.commit(item, arrays=writes, tables=tables)
@@ -164,10 +240,16 @@ class ReductionWorker:
     def _example_texts(self, function: str) -> ExampleTexts:
         spec = self._spec
         if function not in self._texts:
-            if self._tokenizer is None and spec.store_text and spec.reads_text:
-                self._tokenizer = load_tokenizer(spec.model)
-            self._texts[function] = ExampleTexts(spec.tables[function], spec.example_ids[function], self._tokenizer)
+            tokenizer = self._text_tokenizer()
+            self._texts[function] = ExampleTexts(spec.example_ids[function], spec.tables[function], tokenizer)
         return self._texts[function]
+
+    def _text_tokenizer(self) -> Any:
+        """The tokenizer, where texts are kept and positions are those of the text; else None."""
+        spec = self._spec
+        if self._tokenizer is None and spec.store_text and spec.reads_text:
+            self._tokenizer = load_tokenizer(spec.model)
+        return self._tokenizer
 
 
 @dataclass(frozen=True, eq=False)

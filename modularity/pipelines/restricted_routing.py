@@ -1,6 +1,7 @@
 """The restricted-routing study from end to end: check, plan, train under every strategy, bring together."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import numpy as np
 from modularity.models import uses_gpu
 from modularity.pipelines.emergent import Outcome
 from modularity.pipelines.follow_up import follow_up_identity, follow_up_notes
-from modularity.pipelines.plan import Plan
+from modularity.pipelines.loads import Work, study_loads
+from modularity.pipelines.plan import Plan, Remedies
 from modularity.pipelines.prepare import probe_flops
 from modularity.pipelines.restricted_routing_config import RestrictedRoutingConfig
 from modularity.pipelines.restricted_routing_examples import TaskExamples, by_part
@@ -25,6 +27,12 @@ BACKWARD = 3
 """A training step costs as much as so many forwards."""
 LAYER_SECONDS = 0.003
 """What a step or evaluation takes in every layer, however small the model: measured on one core."""
+
+REMEDIES = Remedies(
+    store="lower n_draws or choose fewer seeds",
+    memory="lower batch_size or tokens_per_batch, or raise first_trained_layer",
+    time="lower n_draws or epochs, or choose fewer seeds",
+)
 
 
 def plan_restricted_routing(config: RestrictedRoutingConfig) -> Plan:
@@ -54,6 +62,23 @@ def make_plan(prepared: PreparedRouting) -> Plan:
     batch = max(config.tokens_per_batch, config.batch_size * max(_longest(each) for each in prepared.tasks))
     largest = 3 * batch * (model.ffn_active_width + 4 * model.residual_width) * 4 * n_layers // 2
     libraries = resident_bytes()
+    flops = 0.5 * probe_flops()
+    computed = 2 * multiplied * (BACKWARD * trained + evaluated)
+    loads = study_loads(
+        prepared.job.config.model,
+        config.runtime,
+        Work(computed, 0.0, flops),
+        n_parallel=len(items),
+        dtype=model.dtype,
+        weight_bytes=weights,
+        device_bytes=weights + state + largest,
+        beside_gpu_bytes=0,
+        host_bytes=weights + state + largest,
+        store_bytes=n_rows * ROW_BYTES,
+        library_bytes=libraries,
+    )
+    loads = replace(loads, host=replace(loads.host, forward_flops=computed + overhead * flops))
+    here = loads.gpu if on_gpu else loads.host
     return Plan(
         items={"tune": len(items), "compare": 1},
         n_examples=sum(sum(by_part(each).values()) for each in prepared.tasks),
@@ -61,14 +86,14 @@ def make_plan(prepared: PreparedRouting) -> Plan:
         n_tokens=trained + evaluated,
         n_truncated=sum(_n_truncated(each) for each in prepared.tasks),
         store_bytes=n_rows * ROW_BYTES,
-        worker_bytes=libraries + (0 if on_gpu else weights + state + largest),
-        seconds=None
-        if on_gpu
-        else 2 * multiplied * (BACKWARD * trained + evaluated) / (0.5 * probe_flops()) + overhead,
-        device_bytes=weights + state + largest if on_gpu else 0,
+        worker_bytes=here.worker_bytes,
+        seconds=None if on_gpu else here.forward_flops / flops,
+        device_bytes=here.device_bytes,
         model_bytes=0 if on_gpu else weights,
         library_bytes=libraries,
         notes=tuple(plan_notes(prepared)),
+        loads=loads,
+        remedies=REMEDIES,
     )
 
 

@@ -16,6 +16,7 @@ from modularity.neurons import top_neurons
 from modularity.neurons.rankings import average_scores
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.finished_run import (
+    analysed_ffn,
     collect,
     finished_run,
     ranking_problems,
@@ -138,7 +139,7 @@ def prepare_restricted_routing(config: RestrictedRoutingConfig) -> PreparedRouti
     words = collect(lambda: chosen_words(config.label_words, declared, n_least=1), problems)
     names = None if words is None else collect(lambda: task_names(words, subfunctions_of(source)), problems)
     job = None if names is None else collect(lambda: source_job(config.model, source, declared, names), problems)
-    site = Site.parse(str(source.manifest.notes["analysed"]), "encoder")
+    site = analysed_ffn(source)
     problems += _epoch_problems(config, names or ())
     places = None if job is None else collect(lambda: _places(config, source, job, site), problems)
     tasks = None if job is None or names is None else collect(lambda: task_examples(config, job, names), problems)

@@ -10,14 +10,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from modularity.capture import CaptureConfig, plan_memory, rows_per_item
+from modularity.capture import CaptureConfig, MemoryPlan, plan_memory, rows_per_item
 from modularity.data import TEXTS, CutTexts, TokenTable, control_texts, cut_texts, load_texts, row_ranges
 from modularity.errors import InputError, ModelError
 from modularity.geometry.gram import MEASURES
 from modularity.geometry.labellings import n_labellings
 from modularity.models import ModelDescription, describe_model, load_tokenizer, uses_gpu
 from modularity.pipelines.config import ExpertsConfig
-from modularity.pipelines.plan import Plan
+from modularity.pipelines.loads import Work, study_loads
+from modularity.pipelines.plan import Plan, Remedies
 from modularity.pipelines.prepare import probe_flops
 from modularity.pipelines.similarity_config import SimilarityConfig
 from modularity.runtime.memory import resident_bytes
@@ -26,6 +27,11 @@ from modularity.types import Site, SiteShape, WorkItem
 _ITEM_SIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 LABELLING_SECONDS = 4e-7
 """Of one labelling and one similarity matrix, 15 texts, two cores; it grows with the pairs of texts."""
+REMEDIES = Remedies(
+    store="choose fewer sites, texts.positions or controls",
+    memory="lower tokens_per_batch, or choose fewer sites or texts.positions",
+    time="lower scores.n_draws or scores.max_labellings, or choose fewer sites or controls",
+)
 
 Result = TypeVar("Result")
 
@@ -238,16 +244,7 @@ def make_plan(prepared: PreparedSimilarity) -> Plan:
     config, model = prepared.config, prepared.description
     tables = [each.table for each in prepared.data.values()]
     n_rows, on_gpu = tables[0].n_rows, uses_gpu(config.model)
-    memory = plan_memory(
-        model,
-        prepared.shapes,
-        storage_dtype=config.dtype,
-        n_rows_per_item=min(prepared.rows_per_shard, n_rows) + len(config.texts.position_list()),
-        tokens_per_batch=config.tokens_per_batch,
-        longest_tokens=config.texts.length,
-        n_buffers=2,
-        on_device=on_gpu,
-    )
+    memory = {place: _memory(prepared, on_gpu=place) for place in (True, False)}
     libraries = resident_bytes()
     row_values = sum(len(shape.layers) * prod(shape.unit_shape) for shape in prepared.shapes.values())
     matrices = sum(len(s.layers) * (s.unit_shape[0] if len(s.unit_shape) > 1 else 1) for s in prepared.compared)
@@ -265,17 +262,50 @@ def make_plan(prepared: PreparedSimilarity) -> Plan:
     items = prepared.items()
     kind = "all" if exact else f"{n_null:,} random ones of"
     notes = [f"p of category scores from {kind} {n_all:,} labellings of {len(prepared.texts.category_E)} texts"]
+    store_bytes = len(tables) * (n_rows * row_values * _ITEM_SIZE[config.dtype] + matrices * gram)
+    work = Work(2 * multiplied * n_tokens, scoring, 0.5 * probe_flops())
+    loads = study_loads(
+        config.model,
+        config.runtime,
+        work,
+        n_parallel=len(prepared.capture_items()),
+        dtype=model.dtype,
+        weight_bytes=memory[True].parameter_bytes,
+        device_bytes=memory[True].device_bytes,
+        beside_gpu_bytes=max(memory[True].host_bytes, analysis),
+        host_bytes=max(memory[False].host_bytes, analysis),
+        store_bytes=store_bytes,
+        library_bytes=libraries,
+    )
+    here = loads.gpu if on_gpu else loads.host
     return Plan(
         items={k: sum(item.kind == k for item in items) for k in dict.fromkeys(item.kind for item in items)},
         n_examples=sum(table.n_examples for table in tables),
         n_rows=sum(table.n_rows for table in tables),
         n_tokens=n_tokens,
         n_truncated=sum(table.n_truncated for table in tables),
-        store_bytes=len(tables) * (n_rows * row_values * _ITEM_SIZE[config.dtype] + matrices * gram),
-        worker_bytes=libraries + max(memory.host_bytes, analysis),
-        seconds=None if on_gpu else 2 * multiplied * n_tokens / (0.5 * probe_flops()) + scoring,
-        device_bytes=memory.device_bytes,
-        model_bytes=0 if on_gpu else memory.parameter_bytes,
+        store_bytes=store_bytes,
+        worker_bytes=here.worker_bytes,
+        seconds=None if on_gpu else work.seconds,
+        device_bytes=here.device_bytes,
+        model_bytes=0 if on_gpu else memory[False].parameter_bytes,
         library_bytes=libraries,
         notes=(*notes, *prepared.texts.notes),
+        loads=loads,
+        remedies=REMEDIES,
+    )
+
+
+def _memory(prepared: PreparedSimilarity, *, on_gpu: bool) -> MemoryPlan:
+    """Memory of a worker that captures rows."""
+    config, n_rows = prepared.config, prepared.texts.table.n_rows
+    return plan_memory(
+        prepared.description,
+        prepared.shapes,
+        storage_dtype=config.dtype,
+        n_rows_per_item=min(prepared.rows_per_shard, n_rows) + len(config.texts.position_list()),
+        tokens_per_batch=config.tokens_per_batch,
+        longest_tokens=config.texts.length,
+        n_buffers=2,
+        on_device=on_gpu,
     )

@@ -1,11 +1,13 @@
 """How far a checkpoint scan is, read from its record and from the runs of its checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from modularity.errors import StoreError
 from modularity.pipelines.status import GO_ON
+from modularity.runtime.progress import format_duration
 from modularity.store import ScannedCheckpoint, checkpoint_run, open_space, open_summary, read_scan
 
 
@@ -23,6 +25,8 @@ class ScanStatus:
     notes: tuple[str, ...]
     created: str
     updated: str
+    seconds_left: float | None
+    """Of work, for the checkpoints that are not done, at the mean of the finished ones; None where none is finished."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -36,6 +40,7 @@ class ScanStatus:
             ("scan", self.uri),
             ("state", f"interrupted: {GO_ON}" if self.state == "interrupted" else self.state),
             ("checkpoints", f"{len(states)}: {counts}"),
+            *self._left_rows(states),
             ("partition", f"of {self.partition_of}" if self.partition_of else "none"),
             *(("equal", f"{', '.join(names)} have the same parameters") for names in self.equal_parameters),
             *(("note", note) for note in self.notes),
@@ -45,6 +50,12 @@ class ScanStatus:
         width = max((len(str(checkpoint["name"])) for checkpoint in self.checkpoints), default=0)
         lines = [f"{name:<12}{value}" for name, value in rows]
         return "\n".join([*lines, *(f"  {self._line(checkpoint, width)}" for checkpoint in self.checkpoints)])
+
+    def _left_rows(self, states: Sequence[str]) -> list[tuple[str, str]]:
+        if not self.seconds_left:
+            return []
+        n_left, duration = states.count("planned"), format_duration(self.seconds_left)
+        return [("left", f"about {duration} of work for {n_left} checkpoints, divided by those side by side")]
 
     @staticmethod
     def _line(checkpoint: Mapping[str, Any], width: int) -> str:
@@ -59,6 +70,8 @@ class ScanStatus:
 def scan_status(uri: str) -> ScanStatus:
     """Status of the scan at `uri`; StoreError if there is none."""
     record = read_scan(uri)
+    seconds = [checkpoint.seconds for checkpoint in record.finished if checkpoint.seconds is not None]
+    n_left = sum(checkpoint.state == "planned" for checkpoint in record.checkpoints)
     return ScanStatus(
         uri=open_space(uri).uri,
         state=record.state,
@@ -69,6 +82,7 @@ def scan_status(uri: str) -> ScanStatus:
         notes=record.notes,
         created=record.created,
         updated=record.updated,
+        seconds_left=n_left * fmean(seconds) if seconds else None,
     )
 
 

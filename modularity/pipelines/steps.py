@@ -7,9 +7,14 @@ from typing import Any
 
 from modularity.errors import StoreError
 from modularity.runtime import Executor, Progress, WorkerFactory
-from modularity.runtime.executor import unfinished
+from modularity.runtime.executor import say, unfinished
+from modularity.runtime.metrics import labelled
 from modularity.store import Run, RunState
 from modularity.types import WorkItem
+
+SMALLER_BATCH = "tokens_per_batch"
+"""Name in an item's info: the batch that fitted memory, where that of the config did not."""
+NOTE = "smaller_batches"
 
 
 @dataclass(frozen=True)
@@ -87,5 +92,27 @@ def _run_step(run: Run, executor: Executor, step: Step, *, quiet: bool) -> None:
     waiting = unfinished(step.items, lambda item: item.id in done)
     if not step.items:
         return
-    with Progress(step.label, len(step.items), n_done=len(step.items) - len(waiting), quiet=quiet) as progress:
-        executor.run(waiting, step.factory, on_done=progress.done, uses_model=step.uses_model)
+    smaller: dict[str, int] = {}
+    n_done = len(step.items) - len(waiting)
+    with (
+        Progress(step.label, len(step.items), n_done=n_done, quiet=quiet) as progress,
+        labelled(run=run.manifest.config_digest, step=step.label.rpartition(": ")[2]),
+    ):
+
+        def on_done(item: WorkItem, info: Mapping[str, Any]) -> None:
+            if SMALLER_BATCH in info:
+                smaller[str(item)] = info[SMALLER_BATCH]
+                say(f"{item} was computed in batches of {info[SMALLER_BATCH]} tokens: memory did not suffice for more")
+            progress.done(item, info)
+
+        try:
+            executor.run(waiting, step.factory, on_done=on_done, uses_model=step.uses_model)
+        finally:
+            _note_smaller(run, smaller)
+
+
+def _note_smaller(run: Run, smaller: Mapping[str, int]) -> None:
+    """Record which items were computed in smaller batches; their own records say it, too."""
+    if smaller:
+        with suppress(StoreError):
+            run.update(notes={NOTE: {**run.manifest.notes.get(NOTE, {}), **smaller}})

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from modularity.pipelines.emergent import Outcome
+from modularity.pipelines.plan import Plan
 from modularity.pipelines.steps import Step
 from modularity.pipelines.study import Study, run_study
 from modularity.pipelines.tight_pass_config import TightPassConfig
 from modularity.pipelines.tight_pass_measure import CUTS_X
-from modularity.pipelines.tight_pass_plan import TightPassPlan, make_plan
+from modularity.pipelines.tight_pass_plan import make_plan
 from modularity.pipelines.tight_pass_prepare import PreparedTightPass, prepare_tight_pass
 from modularity.pipelines.tight_pass_worker import SPECTRA, TightPassWorkerFactory
 from modularity.store import ResultArray, Run
@@ -22,7 +23,7 @@ from modularity.store import ResultArray, Run
 _ITEM = {"control": 1, "sub_block": 1, "layer": 1, "text": 1}
 
 
-def plan_tight_pass(config: TightPassConfig) -> TightPassPlan:
+def plan_tight_pass(config: TightPassConfig) -> Plan:
     """Size of a job; reads texts, tokenizer and model config, but no weights."""
     return make_plan(prepare_tight_pass(config))
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from modularity.config import Config
-from modularity.data.plain_texts import TextsConfig
+from modularity.data import PlainTextsConfig
 from modularity.models import ModelConfig
 from modularity.pipelines.config import Allowance
 from modularity.runtime import RuntimeConfig
@@ -47,7 +47,7 @@ class TightPassConfig(Config):
     """Kind of job; `modularity run FILE` reads it."""
     model: ModelConfig
     """The checkpoint; its attention is computed by the implementation `eager`, of which torch has both derivatives."""
-    texts: TextsConfig
+    texts: PlainTextsConfig
     """The texts; each is one input."""
     max_tokens: int = Field(default=64, ge=1)
     """Texts are cut to this many tokens, those that the tokenizer adds included."""

@@ -2,20 +2,19 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from modularity.errors import AllowanceError
 from modularity.models import uses_gpu
-from modularity.pipelines.config import Allowance
-from modularity.pipelines.plan import Plan
+from modularity.pipelines.loads import Work, study_loads
+from modularity.pipelines.plan import Plan, Remedies
 from modularity.pipelines.tight_pass_measure import CUTS_X
 from modularity.pipelines.tight_pass_prepare import PreparedTightPass
 from modularity.runtime.executor import available_cpus
 from modularity.runtime.memory import resident_bytes
-from modularity.runtime.progress import format_bytes, format_duration
+from modularity.runtime.progress import format_bytes
 
 FLOAT = 8
 """Bytes of a number: everything is float64."""
@@ -27,6 +26,11 @@ SVD_COPIES = 3
 """Copies of a matrix while its singular values are computed."""
 ROW_BYTES, TOKEN_BYTES = 300, 90
 PROBE_WIDTH = 256
+REMEDIES = Remedies(
+    store="take fewer texts, layers or controls",
+    memory="lower max_tokens, matrix_free.dense_up_to, matrix_free.probes_at_once or matrix_free.products_at_once",
+    time="take fewer texts (texts.per_category), layers or controls, lower max_tokens",
+)
 
 
 @dataclass(frozen=True)
@@ -42,35 +46,7 @@ class _Speed:
         return self.svd_seconds * (width / PROBE_WIDTH) ** 3
 
 
-@dataclass(frozen=True)
-class TightPassPlan(Plan):
-    """Size of a tight pass, with the remedies that its config has."""
-
-    def check(self, allowance: Allowance) -> None:
-        """Raise AllowanceError with everything that exceeds the allowance."""
-        problems = []
-        memory = self.device_bytes or self.worker_bytes
-        if allowance.worker_bytes is not None and memory > allowance.worker_bytes:
-            problems.append(
-                f"a worker needs {format_bytes(memory)} of memory, allowed are {format_bytes(allowance.worker_bytes)}: "
-                "lower max_tokens, or dense_up_to, probes_at_once or products_at_once of matrix_free, or raise "
-                "allowance.worker_bytes"
-            )
-        if self.store_bytes > allowance.store_bytes:
-            problems.append(
-                f"the store needs {format_bytes(self.store_bytes)}, allowed are {format_bytes(allowance.store_bytes)}: "
-                "take fewer texts, layers or controls, or raise allowance.store_bytes"
-            )
-        if allowance.hours is not None and self.seconds is not None and self.seconds > 3600 * allowance.hours:
-            problems.append(
-                f"the job takes about {format_duration(self.seconds)}, allowed are {allowance.hours:g} h: take fewer "
-                "texts (texts.per_category), layers or controls, lower max_tokens, or raise allowance.hours"
-            )
-        if problems:
-            raise AllowanceError("the plan exceeds its allowance\n  " + "\n  ".join(problems))
-
-
-def make_plan(prepared: PreparedTightPass) -> TightPassPlan:
+def make_plan(prepared: PreparedTightPass) -> Plan:
     """Size of a prepared job."""
     config, items = prepared.config, prepared.items()
     on_gpu = uses_gpu(config.model)
@@ -90,19 +66,37 @@ def make_plan(prepared: PreparedTightPass) -> TightPassPlan:
     n_kept = 3 * len(CUTS_X) + config.n_points + 2 * config.matrix_free.n_leading
     n_tokens = sum(len(text.ids_T) for text in prepared.texts)
     with_ffn = "ffn" in config.kinds
-    return TightPassPlan(
+    store_bytes = n_spectra * (n_kept * FLOAT + ROW_BYTES) + with_ffn * per_text * n_tokens * TOKEN_BYTES
+    loads = study_loads(
+        config.model,
+        config.runtime,
+        Work(0.0, seconds * n_threads, speed.flops * n_threads),
+        n_parallel=n_spectra,
+        dtype="float64",
+        weight_bytes=weights,
+        device_bytes=weights + largest,
+        beside_gpu_bytes=0,
+        host_bytes=weights + largest,
+        store_bytes=store_bytes,
+        library_bytes=libraries,
+    )
+    loads = replace(loads, gpu=replace(loads.gpu, flops_per_cpu=None))  # singular values there are not measured here
+    here = loads.gpu if on_gpu else loads.host
+    return Plan(
         items={kind: sum(item.kind == kind for item in items) for kind in dict.fromkeys(item.kind for item in items)},
         n_examples=len(prepared.texts),
         n_rows=n_spectra,
         n_tokens=n_tokens * n_models,
         n_truncated=sum(text.n_cut > 0 for text in prepared.texts),
-        store_bytes=n_spectra * (n_kept * FLOAT + ROW_BYTES) + with_ffn * per_text * n_tokens * TOKEN_BYTES,
-        worker_bytes=libraries + (0 if on_gpu else weights + largest),
+        store_bytes=store_bytes,
+        worker_bytes=here.worker_bytes,
         seconds=None if on_gpu else seconds,
-        device_bytes=weights + largest if on_gpu else 0,
+        device_bytes=here.device_bytes,
         model_bytes=0 if on_gpu else weights,
         library_bytes=libraries,
         notes=tuple(_notes(prepared, largest)),
+        loads=loads,
+        remedies=REMEDIES,
     )
 
 

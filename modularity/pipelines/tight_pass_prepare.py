@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from modularity.data.plain_texts import PlainText, read_texts, texts_fingerprint
+from modularity.data import SourceText, load_plain_texts
+from modularity.data.text_source import texts_fingerprint
 from modularity.errors import InputError, ModelError
 from modularity.models import ModelDescription, describe_model, load_tokenizer
 from modularity.pipelines.tight_pass_config import TightPassConfig
@@ -22,7 +23,7 @@ Result = TypeVar("Result")
 class TextTokens:
     """One text as the model reads it."""
 
-    text: PlainText
+    text: SourceText
     ids_T: np.ndarray
     """int64 [T]."""
     n_cut: int
@@ -79,7 +80,7 @@ def prepare_tight_pass(config: TightPassConfig) -> PreparedTightPass:
         With every problem found in texts, model and layers.
     """
     problems: list[str] = []
-    texts = _attempt(lambda: read_texts(config.texts), problems)
+    texts = _attempt(lambda: load_plain_texts(config.texts), problems)
     description = _attempt(lambda: describe_model(config.model_of("")), problems)
     tokenizer = None if description is None else _attempt(lambda: load_tokenizer(config.model), problems)
     stack: StackName | None = None
@@ -135,7 +136,7 @@ def _layers(config: TightPassConfig, description: ModelDescription, stack: Stack
 
 
 def _tokens(
-    texts: tuple[PlainText, ...], tokenizer: Any, config: TightPassConfig, description: ModelDescription
+    texts: tuple[SourceText, ...], tokenizer: Any, config: TightPassConfig, description: ModelDescription
 ) -> tuple[TextTokens, ...]:
     longest = min(config.max_tokens, description.max_positions or config.max_tokens)
     found, problems = [], []

@@ -174,7 +174,7 @@ def _heatmaps(tables: RunTables, functions: tuple[str, ...]) -> Iterator[Heatmap
     curves = [
         (name, sorted(tables.rows("function_curve", function=name), key=lambda r: r["layer"])) for name in functions
     ]
-    if all(rows for _, rows in curves):
+    if curves and all(rows for _, rows in curves):
         yield _heatmap(
             "functions", "Best neuron by function and layer", [(name, name, rows) for name, rows in curves], "p_value"
         )

@@ -3,10 +3,11 @@
 The only room that imports Ray. It knows work items and workers, and nothing of what they compute.
 """
 
-from modularity.runtime.executor import Executor, InProcessExecutor, ItemFailure, RuntimeConfig, Worker, WorkerFactory
+from modularity.runtime.executor import Executor, InProcessExecutor, RuntimeConfig, Worker, WorkerFactory
 from modularity.runtime.progress import Progress
 from modularity.runtime.session import open_executor
-from modularity.runtime.termination import sigterm_interrupts
+from modularity.runtime.termination import Terminated, sigterm_interrupts
+from modularity.runtime.work_queue import ItemFailure
 
 __all__ = [
     "Executor",
@@ -14,6 +15,7 @@ __all__ = [
     "ItemFailure",
     "Progress",
     "RuntimeConfig",
+    "Terminated",
     "Worker",
     "WorkerFactory",
     "open_executor",

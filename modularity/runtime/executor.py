@@ -6,21 +6,19 @@ item. An executor never swallows an exception: after the last attempt of a faili
 """
 
 import os
-import traceback
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from modularity.config import Config
-from modularity.errors import ModularityError, WorkError
+from modularity.runtime.watchdog import ends_after
+from modularity.runtime.work_queue import Assignment, WorkQueue, raise_failures
 from modularity.types import WorkItem
 
 ItemInfo = Mapping[str, Any]
 OnDone = Callable[[WorkItem, ItemInfo], None]
-
-MAX_FAILURES_SHOWN = 10
 
 
 class Worker(Protocol):
@@ -28,6 +26,15 @@ class Worker(Protocol):
 
     def __call__(self, item: WorkItem) -> ItemInfo:
         """Compute and record `item`; returns small counts for the progress display."""
+        ...
+
+
+@runtime_checkable
+class BatchWorker(Worker, Protocol):
+    """A worker that can compute an item in smaller batches, when memory did not suffice."""
+
+    def in_smaller_batches(self, item: WorkItem, halvings: int) -> ItemInfo:
+        """Compute and record `item` with batches of 1 / 2**halvings of the usual size."""
         ...
 
 
@@ -44,28 +51,28 @@ class RuntimeConfig(Config):
     address: str | None = None
     """Ray cluster to join (`auto`, `host:6379`, `ray://…`); None: RAY_ADDRESS if set, else a local Ray is started."""
     workers: int | None = Field(default=None, ge=1)
-    """Number of workers; None: as many as the cluster's resources and the number of items allow."""
+    """Most workers at a time, so that others have room on a shared cluster; None: as many as there are items, and as
+    nodes hold or an autoscaler brings."""
     cpus_per_worker: float | None = Field(default=None, gt=0)
     """CPUs of each worker, and its compute threads; None: all CPUs of the machine for in-process and local Ray, 1 on a
     cluster. The last bits of the numbers depend on it: a run goes on with the number of threads that it began with."""
     gpus_per_worker: float | None = Field(default=None, ge=0)
-    """GPUs of each worker that runs a model (fractions share one); None: 1 where the cluster has GPUs, else 0."""
+    """GPUs of each worker that runs a model (fractions share one); None: 1 where the cluster has GPUs, else 0. Where an
+    autoscaler is to start the first node with GPUs, say how many."""
     max_attempts: int = Field(default=3, ge=1)
     """Attempts for an item whose worker dies or fails with an unexpected error; input errors are not retried."""
-
-
-@dataclass(frozen=True)
-class ItemFailure:
-    """An item that failed after its last attempt."""
-
-    item: WorkItem
-    attempts: int
-    error: BaseException
-
-    def describe(self) -> str:
-        """One line: the item, the attempts and the error."""
-        plural = "attempt" if self.attempts == 1 else "attempts"
-        return f"{self.item} failed after {self.attempts} {plural}: {type(self.error).__name__}: {self.error}"
+    item_timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds that one item may take; then its worker is killed and the item tried again. Loading the model is not
+    counted. In process, where nobody can kill the worker and go on, the whole job ends with a message and exit code 1.
+    None: no limit."""
+    grace_s: float = Field(default=30.0, ge=0)
+    """Seconds that running items are given to finish when SIGTERM stops the job; then they are given back. In process
+    and after Ctrl-C they are given back at once."""
+    idle_s: float = Field(default=30.0, ge=0)
+    """Seconds that a worker without an item keeps its model for the next step, while others still run; then its CPUs
+    and GPUs go to others on a shared cluster."""
+    node_wait_s: float = Field(default=900.0, gt=0)
+    """Seconds to wait for an autoscaler to bring the first node that can hold a worker, where none is there."""
 
 
 class Executor(Protocol):
@@ -96,33 +103,27 @@ class Executor(Protocol):
         ...
 
 
-def is_deterministic(error: BaseException) -> bool:
-    """Whether running the item again would fail in the same way: our own errors are findings, not accidents."""
-    return isinstance(error, ModularityError)
+def compute(worker: Worker, given: Assignment) -> ItemInfo:
+    """Have a worker compute an item, in smaller batches if it lacked memory before and works in batches."""
+    if given.halvings and isinstance(worker, BatchWorker):
+        return worker.in_smaller_batches(given.item, given.halvings)
+    return worker(given.item)
 
 
-def raise_failures(failures: Sequence[ItemFailure], n_items: int) -> None:
-    """Raise one WorkError for all failures; nothing happens when there are none."""
-    if not failures:
-        return
-    if n_items == len(failures) == 1 and isinstance(failures[0].error, ModularityError):
-        raise failures[0].error
-    shown = [failure.describe() for failure in failures[:MAX_FAILURES_SHOWN]]
-    hidden = len(failures) - len(shown)
-    if hidden:
-        shown.append(f"and {hidden} more")
-    summary = f"{len(failures)} of {n_items} work items failed, the others are recorded; mend the cause and rerun"
-    first = failures[0].error
-    details = "".join(traceback.format_exception(first)) if not isinstance(first, ModularityError) else ""
-    raise WorkError("\n  ".join([summary, *shown]) + (f"\n{details}" if details else "")) from first
+def say(text: str) -> None:
+    """One line for whoever watches the job."""
+    print(text, file=sys.stderr, flush=True)
 
 
 class InProcessExecutor:
     """Runs everything in this process, one item after the other; the last worker is kept for an equal factory."""
 
-    def __init__(self, *, max_attempts: int = 3, n_threads: int | None = None) -> None:
+    def __init__(
+        self, *, max_attempts: int = 3, n_threads: int | None = None, item_timeout_s: float | None = None
+    ) -> None:
         self.n_threads = n_threads or available_cpus()
         self._max_attempts = max_attempts
+        self._item_timeout_s = item_timeout_s
         self._kept: tuple[WorkerFactory, Worker] | None = None
 
     def run(
@@ -139,22 +140,21 @@ class InProcessExecutor:
         if self._kept is None or self._kept[0] != factory:
             self._kept = None  # frees the previous worker before the next one is built
             self._kept = (factory, factory())
-        worker = self._kept[1]
-        failures = [failure for item in items if (failure := self._run_one(worker, item, on_done)) is not None]
-        raise_failures(failures, len(items))
+        queue = WorkQueue(items, self._max_attempts)
+        while queue:
+            self._run_next(self._kept[1], queue, on_done)
+        raise_failures(queue.failures, len(items))
 
-    def _run_one(self, worker: Worker, item: WorkItem, on_done: OnDone | None) -> ItemFailure | None:
-        for attempt in range(1, self._max_attempts + 1):
-            try:
-                info = worker(item)
-            except Exception as error:
-                if attempt == self._max_attempts or is_deterministic(error):
-                    return ItemFailure(item, attempt, error)
-                continue
-            if on_done is not None:
-                on_done(item, info)
-            return None
-        raise AssertionError("max_attempts is at least 1")
+    def _run_next(self, worker: Worker, queue: WorkQueue, on_done: OnDone | None) -> None:
+        given = queue.take()
+        try:
+            with ends_after(self._item_timeout_s, given.item):
+                info = compute(worker, given)
+        except Exception as error:
+            say(queue.failed(given, error))
+            return
+        if on_done is not None:
+            on_done(given.item, info)
 
 
 def available_cpus() -> int:

@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar in a terminal, one plain line every few seconds in a job log."""
+"""Progress of long work: a live bar in a terminal; in a job log plain lines, the rarer the longer a step takes."""
 
 import sys
 import time
@@ -13,6 +13,9 @@ from rich.progress import Progress as RichProgress
 from modularity.types import WorkItem
 
 LINE_INTERVAL_S = 10.0
+LONGEST_INTERVAL_S = 300.0
+LINE_SHARE = 0.05
+"""Lines of a log are apart by this share of the time that the step has taken, within the two bounds."""
 
 
 class Progress:
@@ -48,6 +51,8 @@ class Progress:
             self._bar = RichProgress(*columns, console=Console(file=self._stream), transient=False)
             self._bar.start()
             self._task = self._bar.add_task(self._label, total=self._n_items, completed=self._n_done, rates="")
+        elif not self._quiet:
+            self._print("begins")
         return self
 
     def __exit__(
@@ -56,7 +61,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
         elif not self._quiet:
-            self._print("done" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed")
+            self._print("done" if kind is None else "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
 
     def done(self, item: WorkItem, info: Mapping[str, Any]) -> None:
         """Count one finished item."""
@@ -66,9 +71,14 @@ class Progress:
         self._bytes += int(info.get("bytes", 0))
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._n_done, rates=self._rates())
-        elif not self._quiet and time.monotonic() - self._last_line >= LINE_INTERVAL_S:
+        elif not self._quiet and self._line_is_due():
             self._last_line = time.monotonic()
             self._print("running")
+
+    def _line_is_due(self) -> bool:
+        now = time.monotonic()
+        interval = min(LONGEST_INTERVAL_S, max(LINE_INTERVAL_S, LINE_SHARE * (now - self._started)))
+        return now - self._last_line >= interval
 
     def _rates(self) -> str:
         elapsed = max(time.monotonic() - self._started, 1e-9)
@@ -82,12 +92,13 @@ class Progress:
     def _print(self, state: str) -> None:
         elapsed = time.monotonic() - self._started
         left = elapsed / self._n_new * (self._n_items - self._n_done) if self._n_new else None
-        parts = [f"{self._n_done}/{self._n_items} items", f"{elapsed:.1f} s"]
+        parts = [f"{self._n_done}/{self._n_items} items"]
+        parts += [] if state == "begins" else [format_duration(elapsed) if elapsed >= 60 else f"{elapsed:.1f} s"]
         rates = self._rates()
         if rates:
             parts.append(rates)
         if state == "running" and left is not None:
-            parts.append(f"{left:.0f} s left")
+            parts.append(f"{format_duration(left)} left")
         print(f"{self._label}: {state}, {', '.join(parts)}", file=self._stream, flush=True)
 
 

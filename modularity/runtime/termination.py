@@ -7,9 +7,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: a scheduler, a preemption or `ray job stop` wants this job to end."""
+
+
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM for the time of a `with` block; the former handler is put back after it.
+    """Raise `Terminated` on SIGTERM for the time of a `with` block; the former handler is put back after it.
 
     Enter it after `ray.init`, which sets a handler that exits at once. Only the main thread can set handlers; in other
     threads nothing is changed.
@@ -19,7 +23,7 @@ def sigterm_interrupts() -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt("by SIGTERM")
+        raise Terminated("by SIGTERM")
 
     former = signal.signal(signal.SIGTERM, interrupt)
     try:

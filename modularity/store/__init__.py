@@ -30,6 +30,7 @@ from modularity.store.scan_record import (
 )
 from modularity.store.space import MissingObjectError, Space, open_space
 from modularity.store.sql import sql, table_columns
+from modularity.store.study_record import StudyRecord, is_study, read_study, write_study
 from modularity.store.tables import table_from_columns
 from modularity.store.verify import StoreProblem, StoreReport, is_complete, missing_or_resized, verify_store
 
@@ -49,6 +50,7 @@ __all__ = [
     "StoreProblem",
     "StoreReport",
     "StoredObject",
+    "StudyRecord",
     "TableFormat",
     "TableWrite",
     "bfloat16_from_bits",
@@ -63,12 +65,14 @@ __all__ = [
     "find_scan",
     "is_complete",
     "is_scan",
+    "is_study",
     "missing_or_resized",
     "open_run",
     "open_space",
     "open_summary",
     "query",
     "read_scan",
+    "read_study",
     "reusable_items",
     "rows_per_item",
     "sql",
@@ -80,5 +84,6 @@ __all__ = [
     "take_items",
     "verify_store",
     "write_scan",
+    "write_study",
     "write_table_file",
 ]

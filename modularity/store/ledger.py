@@ -135,6 +135,11 @@ class Ledger:
         names = (path.rpartition("/")[2] for path in self.space.list(COMMITS))
         return frozenset(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
+    def times(self) -> dict[str, float]:
+        """When each item was recorded, seconds since 1970 as the store tells it, from one listing."""
+        names = {path.rpartition("/")[2]: stamp for path, stamp in self.space.times(COMMITS).items()}
+        return {name.removesuffix(".json"): stamp for name, stamp in names.items() if name.endswith(".json")}
+
     def records(self) -> dict[str, CommitRecord]:
         """All commit records by item id, in the order of kind and parameters."""
         ids = self.ids()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from modularity.config import Config
+from modularity.config import AnyConfig, Config
 from modularity.errors import InputError, StoreError
 from modularity.store.manifest import RunState, utc_now
 from modularity.store.run import Run, open_run
@@ -114,20 +114,32 @@ def find_scan(uri: str | os.PathLike[str]) -> ScanRecord | None:
 
 def read_scan(uri: str | os.PathLike[str]) -> ScanRecord:
     """The record of the scan at `uri`; StoreError where it is missing, damaged, or of a newer version."""
+    return read_record(uri, SCAN_PATH, ScanRecord, SCAN_VERSION)
+
+
+def read_record(uri: str | os.PathLike[str], path: str, cls: type[AnyConfig], version: int) -> AnyConfig:
+    """A record of several runs; StoreError where it is missing, damaged, or of a newer version.
+
+    Parameters
+    ----------
+    uri : where it lies
+    path : name of its file there
+    cls : what it holds, with a `schema_version`
+    version : the newest that this package reads
+    """
     space = open_space(uri)
-    address = space.address(SCAN_PATH)
+    address = space.address(path)
     try:
-        values = json.loads(space.read(SCAN_PATH))
+        values = json.loads(space.read(path))
     except ValueError as error:
         raise StoreError(f"{address} is damaged, it is not JSON ({error}); restore it from a copy") from None
-    version = values.get("schema_version") if isinstance(values, Mapping) else None
-    if not isinstance(version, int) or version > SCAN_VERSION:
+    found = values.get("schema_version") if isinstance(values, Mapping) else None
+    if not isinstance(found, int) or found > version:
         raise StoreError(
-            f"{address} has format version {version!r}, this package reads up to {SCAN_VERSION}; "
-            "install a newer modularity"
+            f"{address} has format version {found!r}, this package reads up to {version}; install a newer modularity"
         )
     try:
-        return ScanRecord.model_validate(values)
+        return cls.model_validate(values)
     except ValidationError as error:
         detail = error.errors()[0]
         place = ".".join(str(part) for part in detail["loc"])

@@ -136,13 +136,20 @@ class Space:
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Bytes of all objects below the folder `prefix`, by path, from one listing."""
+        return {str(entry["path"]): int(entry["size"]) for entry in self._entries(prefix)}
+
+    def times(self, prefix: str = "") -> dict[str, float]:
+        """When each object below the folder `prefix` was written, seconds since 1970, by path, from one listing."""
+        return {str(entry["path"]): entry["last_modified"].timestamp() for entry in self._entries(prefix)}
+
+    def _entries(self, prefix: str) -> tuple[Any, ...]:
         if self.is_local and not Path(self.uri).is_dir():
-            return {}
+            return ()
         with self._failing("listing", prefix):
             entries = self._asked_again(
                 lambda: [e for batch in obstore.list(self._opened(), prefix or None) for e in batch]
             )
-            return {str(entry["path"]): int(entry["size"]) for entry in entries}
+            return tuple(entries)
 
     def list_folders(self, prefix: str = "") -> tuple[str, ...]:
         """Sorted paths of the folders directly below `prefix`; empty if there is none."""

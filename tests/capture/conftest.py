@@ -37,7 +37,7 @@ from transformers import (
 )
 
 from modularity.capture import Capturer, CaptureStats
-from modularity.data import Gather, TokenBatch
+from modularity.data import Gather, TokenBatch, TokenTable
 from modularity.models import LoadedModel, wrap_model
 from modularity.store import stored_dtype
 from modularity.types import Site
@@ -233,3 +233,27 @@ def run(neurons) -> Callable[..., tuple[dict[Site, np.ndarray], CaptureStats]]:
 def n_hooks() -> Callable[[LoadedModel], int]:
     """Number of hooks on all modules of a model."""
     return lambda model: sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.module.modules())
+
+
+RAGGED = np.array([5, 3, 17, 1, 9, 4, 30, 2])
+
+
+def _ragged_table(*, pooled: bool) -> TokenTable:
+    n_tokens, n_examples = int(RAGGED.sum()), len(RAGGED)
+    return TokenTable(
+        token_ids=np.random.default_rng(0).integers(2, 97, n_tokens).astype(np.int32),
+        type_ids=None,
+        offsets_E1=np.concatenate([[0], np.cumsum(RAGGED)]),
+        truncated_E=np.zeros(n_examples, bool),
+        row_example_R=np.arange(n_examples) if pooled else np.repeat(np.arange(n_examples), RAGGED),
+        row_position_R=np.full(n_examples, -1) if pooled else np.concatenate([np.arange(n) for n in RAGGED]),
+        reduction="max" if pooled else None,
+        pool_mask=np.ones(n_tokens, bool) if pooled else None,
+        fingerprint="0" * 16,
+    )
+
+
+@pytest.fixture
+def table_of():
+    """Makes the token table of eight examples of 1 to 30 tokens: `pooled`, or every token a row."""
+    return _ragged_table

@@ -4,32 +4,15 @@ import numpy as np
 import pytest
 
 from modularity.capture import BufferPool, Capturer, capture_shards, overhang
-from modularity.data import TokenTable
 from modularity.data.batches import token_batches
 from modularity.types import Site
 
 NEURONS = Site("decoder", "ffn.neurons")
-LENGTHS = np.array([5, 3, 17, 1, 9, 4, 30, 2])
-
-
-def table_of(*, pooled: bool) -> TokenTable:
-    n_tokens, n_examples = int(LENGTHS.sum()), len(LENGTHS)
-    return TokenTable(
-        token_ids=np.random.default_rng(0).integers(2, 97, n_tokens).astype(np.int32),
-        type_ids=None,
-        offsets_E1=np.concatenate([[0], np.cumsum(LENGTHS)]),
-        truncated_E=np.zeros(n_examples, bool),
-        row_example_R=np.arange(n_examples) if pooled else np.repeat(np.arange(n_examples), LENGTHS),
-        row_position_R=np.full(n_examples, -1) if pooled else np.concatenate([np.arange(n) for n in LENGTHS]),
-        reduction="max" if pooled else None,
-        pool_mask=np.ones(n_tokens, bool) if pooled else None,
-        fingerprint="0" * 16,
-    )
 
 
 @pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("rows_per_shard", [2, 7, 24, 200])
-def test_shards_hold_the_rows_of_one_capture_and_no_example_is_computed_twice(tiny, pooled, rows_per_shard):
+def test_shards_hold_the_rows_of_one_capture_and_no_example_is_computed_twice(tiny, table_of, pooled, rows_per_shard):
     table, model = table_of(pooled=pooled), tiny("opt")
     capturer = Capturer(model, [NEURONS])
     shape = capturer.shapes[NEURONS]
@@ -46,11 +29,11 @@ def test_shards_hold_the_rows_of_one_capture_and_no_example_is_computed_twice(ti
         pool.release(shard.buffer)
     assert [len(part) for part in parts[:-1]] == [rows_per_shard] * (len(parts) - 1)
     np.testing.assert_array_equal(np.concatenate(parts), whole)
-    assert n_examples == len(LENGTHS)
+    assert n_examples == table.n_examples
     assert pool.n_allocated == 1
 
 
-def test_a_range_that_cuts_an_example_gives_its_rows_inside(tiny):
+def test_a_range_that_cuts_an_example_gives_its_rows_inside(tiny, table_of):
     table, model = table_of(pooled=False), tiny("opt")
     capturer = Capturer(model, [NEURONS])
     pool = BufferPool(capturer.shapes, 8 + overhang(table))
@@ -63,6 +46,6 @@ def test_a_range_that_cuts_an_example_gives_its_rows_inside(tiny):
     np.testing.assert_array_equal(rows(16, 48), np.concatenate([rows(16, 32), rows(32, 48)]))
 
 
-def test_overhang_is_what_the_longest_example_may_reach_beyond_a_shard():
+def test_overhang_is_what_the_longest_example_may_reach_beyond_a_shard(table_of):
     assert overhang(table_of(pooled=True)) == 0
     assert overhang(table_of(pooled=False)) == 29

@@ -1,9 +1,11 @@
-"""The Grafana dashboard shows exactly the metrics that docs/metrics.md lists, by queries that are well formed."""
+"""The Grafana dashboard shows exactly the metrics that docs/metrics.md lists and that jobs record, by good queries."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
+
+from modularity.runtime.metrics import COUNTERS, GAUGES
 
 REPO = Path(__file__).parent.parent.parent
 DASHBOARD: dict[str, Any] = json.loads((REPO / "cluster" / "grafana" / "modularity.json").read_text())
@@ -23,6 +25,8 @@ def queries() -> list[str]:
 def test_it_shows_the_documented_metrics_and_no_others() -> None:
     shown = {name for query in queries() for name in NAME.findall(query)}
     assert shown == set(documented())
+    kinds = dict.fromkeys(COUNTERS, "counter") | dict.fromkeys(GAUGES, "gauge")
+    assert documented() == {f"ray_{name}": kind for name, kind in kinds.items()}
 
 
 def test_names_follow_the_rules_of_prometheus() -> None:

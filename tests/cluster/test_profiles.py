@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "pipelines"))
 
 import tiny_jobs
 import tiny_perturbation
+import tiny_routing
 
 from modularity.capture import plan_memory
 from modularity.cli import app, run_as_job
@@ -24,8 +25,7 @@ from modularity.pipelines.machines import profile_files, read_profile
 from modularity.pipelines.plan import Load
 
 REPO = Path(__file__).parent.parent.parent
-JOBS = sorted(path.stem for path in (REPO / "jobs").glob("*.py") if "ProfileOption" in path.read_text())
-"""Jobs whose plan speaks of other machines."""
+JOBS = sorted(path.stem for path in (REPO / "jobs").glob("*.py") if path.stem != "__init__")
 LAST_STEP = "step00002000"
 PROFILES = {name: read_profile(name) for name in profile_files()}
 FITTING: dict[str, Any] = yaml.safe_load((REPO / "cluster" / "models.yaml").read_text())
@@ -39,13 +39,36 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     source = tiny_jobs.run(tiny_perturbation.source_job(folder, checkpoint), folder / "source")
     words = folder / "words.yaml"
     words.write_text(yaml.safe_dump({"label_words": {name: list(w) for name, w in tiny_perturbation.WORDS.items()}}))
+    mixture = tiny_jobs.run(
+        tiny_routing.source_job(folder, tiny_routing.checkpoint(folder / "switch")), folder / "mixture"
+    )
+    routing_words = folder / "routing_words.yaml"
+    routing_words.write_text(yaml.safe_dump({"label_words": {name: list(w) for name, w in tiny_routing.WORDS.items()},
+                                             "n_examples": 20}))  # fmt: skip
+    series = ["--model", str(series_path() / LAST_STEP)]
+    corpora = ["--target", "planted:brackets", "--retain", "planted:relations"]
+    small = (
+        "target.max_texts=150",
+        "retain.max_texts=150",
+        "continuations.n_prompt_tokens=3",
+        "continuations.n_new=24",
+    )
     return {
-        "emergent_modularity": ["--model", str(series_path() / LAST_STEP)],
+        "emergent_modularity": series,
+        "graph_modularity": [*series, "--set", "methods=[spectral]"],
+        "moefication": ["--model", "series"],
+        "opt_modularity": ["--model", "series", "--set", "graph_modularity.methods=[spectral]",
+                           "--set", "pruning=null"],
+        "pruning": [*series, *corpora, *(word for setting in small for word in ("--set", setting))],
+        "restricted_routing": ["--run", mixture.uri, "--words", str(routing_words)],
+        "similarity": ["--model", "series"],
+        "tight_pass": [*series, "--texts", "sample:planted_languages", "--set", "texts.per_category=4",
+                       "--set", "texts.category=label"],
         "perturbation": ["--run", source.uri, "--words", str(words)],
         "pretrain_tiny": ["--steps", "100"],
         "quickstart": ["--no-series"],
         "scan_checkpoints": ["--model", "series"],
-    }
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modularity.config import validate_config
-from modularity.data import TextsConfig, load_texts
+from modularity.data import PlainTextsConfig, TextsConfig, load_plain_texts, load_texts
 from modularity.data.texts import positions_of
 from modularity.errors import InputError
 
@@ -81,11 +81,12 @@ def test_every_problem_of_a_folder_is_listed(tmp_path: Path) -> None:
     source = folder(tmp_path, one=["a", ""], two=["same", "same", "b"])
     (source / "loose.txt").write_text("x")
     (source / "two" / "deeper").mkdir()
+    (source / "two" / "deeper" / "c.txt").write_text("c")
     (source / "two" / "latin.txt").write_bytes(b"caf\xe9")
     found = "\n".join(problems(source=str(source), categories=("one", "two", "three")))
     for part in (
         "categories ['three'] are not in", "one/1.txt is empty", "loose.txt stands in no category",
-        "deeper is a folder in a folder", "latin.txt is not UTF-8 text", "has the same text as",
+        "deeper is a folder in a folder", "latin.txt:1: byte 0xe9 is not UTF-8", "has the same text as",
         "category 'one' has 1 text",
     ):  # fmt: skip
         assert part in found
@@ -95,9 +96,9 @@ def test_missing_places_and_bad_rows(tmp_path: Path) -> None:
     assert "does not exist" in problems(source=str(tmp_path / "nowhere"))[0]
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "", "category": "a"}\n{"text": "b", "category": null}\n')
-    assert [line.rpartition(": ")[2] for line in problems(source=str(path))[:2]] == [
-        "text or category is missing or empty"
-    ] * 2
+    assert [line.partition(": ")[2] for line in problems(source=str(path))[:2]] == [
+        "empty text (text=''); remove the row or fill it in", "no category (category=None); expected a name",
+    ]  # fmt: skip
     assert "expected two or more" in " ".join(problems(source=str(folder(tmp_path / "one", only=["a", "b"]))))
 
 
@@ -110,3 +111,40 @@ def test_the_shipped_texts_are_balanced_long_and_described() -> None:
         assert not any(line.rstrip() != line for line in text.text.splitlines())
     readme = (SAMPLES / "README.md").read_text()
     assert all(text.id.partition("/")[2] in readme for text in found)
+
+
+def test_single_texts_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"body": "one", "kind": "x"}\n{"body": "two", "kind": "y"}\n')
+    texts = load_plain_texts(PlainTextsConfig(source=str(path), text="body", category="kind"))
+    assert [(t.text, t.category, t.id.rpartition(":")[2]) for t in texts] == [("one", "x", "1"), ("two", "y", "2")]
+
+
+def test_folders_give_the_categories_of_single_texts(tmp_path: Path) -> None:
+    for name in ("news/a.txt", "news/b.txt", "code/c.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"text of {name}")
+    texts = load_plain_texts(PlainTextsConfig(source=str(tmp_path), per_category=1))
+    assert [(t.category, t.text) for t in texts] == [("code", "text of code/c.py"), ("news", "text of news/a.txt")]
+
+
+def test_samples_are_texts() -> None:
+    texts = load_plain_texts(PlainTextsConfig(source="sample:task", category="subfunction", id="id", per_category=2))
+    assert len({text.category for text in texts}) * 2 == len(texts)
+
+
+def test_all_problems_of_single_texts_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "one", "id": "x"}\n{"text": " ", "id": "y"}\n{"text": 3, "id": "z"}\n{"text": "two", "id": "x"}\n'
+    )
+    (tmp_path / "b.jsonl").write_text('{"body": "one"}\n')
+    (tmp_path / "empty").mkdir()
+    sources = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl", "absent.txt", "empty")]
+    with pytest.raises(InputError) as caught:
+        load_plain_texts(PlainTextsConfig(source=tuple(sources), id="id"))
+    message = str(caught.value)
+    for part in ("b.jsonl has no column 'text', but 'body': set texts.text", "a.jsonl:2: empty",
+                 "id 'x' is used by 2 texts",
+                 "a.jsonl:3: text=3 is int, expected text",
+                 "absent.txt' does not exist", "empty' holds no files"):  # fmt: skip
+        assert part in message

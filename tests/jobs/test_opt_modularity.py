@@ -9,7 +9,7 @@ from jobs.opt_modularity import command, opt_values
 from modularity.cli import run_as_job
 from modularity.config import validate_config
 from modularity.errors import InputError
-from modularity.pipelines import OptModularityConfig
+from modularity.pipelines import OptModularityConfig, status_of
 from modularity.store import open_run
 
 SMALL = (
@@ -48,6 +48,9 @@ def test_parts_run_in_folders_of_their_own_and_one_page_has_all_findings(
         assert f'href="{name}/report.html"' in page
         assert (out / name / "report.html").is_file()
     assert page.count('class="verdict"') >= 3
+    told = status_of(str(out))
+    assert told.state == "finished"
+    assert "state     finished: 3 of 3 parts are finished" in told.text()
     capsys.readouterr()
     assert call("--model", "series", "--out", out) == 0
     assert capsys.readouterr().err.count("nothing to do") == 3

@@ -170,6 +170,22 @@ class TestWeightFiles:
         ):
             load(folder)
 
+    @pytest.mark.parametrize(
+        ("name", "head", "setting", "layers"),
+        [
+            ("bert", "AutoModelForMaskedLM", {"num_hidden_layers": 2}, r"\(bert.encoder.layer.2.attention.*, …\)"),
+            ("gpt2", "AutoModelForCausalLM", {"n_layer": 2}, r"\(transformer.h.2.attn.*, …\)"),
+            ("t5", "AutoModelForSeq2SeqLM", {"num_decoder_layers": 1}, r"\(decoder.block.1.layer.0.*, …\)"),
+        ],
+    )
+    def test_weights_of_layers_that_the_config_leaves_out(
+        self, save_checkpoint: Save, name: str, head: str, setting: dict[str, int], layers: str
+    ) -> None:
+        folder, _ = save_checkpoint(name, head)
+        edit_config(folder, **setting)
+        with pytest.raises(ModelError, match=rf"weights of layers that its config.json leaves out {layers}.*a shorter"):
+            load(folder)
+
     def test_one_missing_tensor(self, save_checkpoint: Save) -> None:
         folder, _ = save_checkpoint("t5", "AutoModelForSeq2SeqLM")
         tensors = load_file(folder / "model.safetensors")

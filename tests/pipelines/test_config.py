@@ -8,6 +8,7 @@ from modularity.config import validate_config
 from modularity.errors import InputError
 from modularity.pipelines import EmergentModularityConfig
 
+CORPUS = {"name": "pile", "source": "pile.jsonl"}
 FUNCTION = {"name": "words", "source": "words.jsonl"}
 
 
@@ -19,7 +20,13 @@ def config(**changes: Any) -> EmergentModularityConfig:
     ("changes", "message"),
     [
         ({"functions": [FUNCTION, FUNCTION]}, "functions named twice: words; give each its own name"),
-        ({"functions": []}, "functions=.*at least 1 item"),
+        ({"functions": [], "analyses": []}, r"functions=\[\]: expected at least one function, or a corpus"),
+        (
+            {"functions": [], "reductions": {"kinds": ["moments"], "corpora": [CORPUS]}},
+            "there are corpora only; set anal",
+        ),
+        ({"reductions": {"kinds": ["per_label"], "corpora": [CORPUS]}}, "corpora have no labels.* besides per_label"),
+        ({"reductions": {"corpora": [{**CORPUS, "name": "words"}]}}, "functions or corpora named twice: words"),
         ({"analyses": ["experts"]}, r"analyses=\['experts'\] lacks 'predictivity', which the others are computed from"),
         ({"capture": {"sites": ["residual"]}}, r"capture.sites=\['residual'\] lacks ffn.neurons"),
         (

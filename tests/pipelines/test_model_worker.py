@@ -1,5 +1,6 @@
 """What the model worker stores equals a plain Hugging Face forward, for each architecture, site and pooling."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import tiny_jobs
 import torch
 import transformers
 
+from modularity.capture.forward import BatchForward
+from modularity.data import TokenBatch
 from modularity.errors import WorkError
 from modularity.experts import balanced_kmeans, normalise_rows
 from modularity.pipelines import EmergentModularityConfig
 from modularity.pipelines.config import ExpertsConfig
 from modularity.pipelines.model_worker import partition_neurons
-from modularity.store import Run
+from modularity.store import Run, open_run
 from modularity.types import PARTITION, Site
 
 BERT_LAYERS = [f"encoder.layer.{n}.output.dense" for n in range(2)]
@@ -134,6 +137,54 @@ def test_rows_at_tokens_say_where_they_are(pooled: Run, tokens: list[np.ndarray]
     assert pooled.manifest.items_planned["capture"] == len(
         [record for record in pooled.commits().values() if record.item.kind == "capture"]
     )
+
+
+def forward_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, fails: Callable[[TokenBatch], bool]) -> None:
+    forward = BatchForward.__call__
+
+    def failing(self: BatchForward, batch: TokenBatch) -> object:
+        if fails(batch):
+            raise error
+        return forward(self, batch)
+
+    monkeypatch.setattr(BatchForward, "__call__", failing)
+
+
+def test_batches_that_do_not_fit_memory_are_halved_and_the_numbers_stay(
+    bert: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    with monkeypatch.context() as patch:
+        forward_that_fails(patch, error, lambda batch: batch.input_ids_BT.size > 100)
+        config = tiny_jobs.job(bert, [tiny_jobs.topic_function(folder)], analyses=[])
+        run = tiny_jobs.run(config, tmp_path / "run")
+    (record,) = [record for record in run.commits().values() if record.item.kind == "capture"]
+    assert record.info["tokens_per_batch"] == 64
+    assert run.manifest.notes["smaller_batches"] == {str(record.item): 64}
+    assert "was computed in batches of 64 tokens: memory did not suffice for more" in capsys.readouterr().err
+    every = tiny_jobs.token_activations(bert, texts(run, "topics"), BERT_LAYERS)
+    expected = np.stack([values.max(axis=0) for values in every])
+    np.testing.assert_allclose(run.read_activations("topics", tiny_jobs.NEURONS), expected, **TOLERANCE)
+
+
+def test_an_example_on_which_the_model_fails_is_named_and_the_others_are_done(
+    bert: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_jobs.job(bert, [tiny_jobs.topic_function(folder), tiny_jobs.word_function(folder)], analyses=[])
+    poison = transformers.AutoTokenizer.from_pretrained(bert)(tiny_jobs.topic_rows(90)[7]["text"])["input_ids"]
+
+    def is_poisoned(batch: TokenBatch) -> bool:
+        rows = [ids[mask].tolist() for ids, mask in zip(batch.input_ids_BT, batch.attention_mask_BT)]
+        return poison in rows
+
+    forward_that_fails(monkeypatch, IndexError("index out of range in self"), is_poisoned)
+    with pytest.raises(
+        WorkError, match=r"the model fails on example '.*' of 'topics', also alone: IndexError: index out"
+    ):
+        tiny_jobs.run(config, tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    captured = {record.item.text("function") for record in run.commits().values() if record.item.kind == "capture"}
+    assert captured == {"words"}
 
 
 def test_experts_of_every_method_are_partitions(finished: Run, config: EmergentModularityConfig) -> None:

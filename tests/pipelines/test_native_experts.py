@@ -10,7 +10,11 @@ import transformers
 
 from modularity.capture import CaptureStats
 from modularity.errors import InputError
-from modularity.pipelines import EmergentModularityConfig
+from modularity.experts import balanced_kmeans, normalise_rows
+from modularity.models import load_model
+from modularity.neurons import average_precision
+from modularity.pipelines import EmergentModularityConfig, plan_job
+from modularity.pipelines.finished_run import analysed_ffn
 from modularity.pipelines.native_experts import count_routing
 from modularity.pipelines.prepare import prepare
 from modularity.pipelines.verification import verify_run
@@ -149,3 +153,57 @@ def test_dense_layers_of_a_mixture_are_analysed_like_any_other(switch: Path, fol
     assert prepare(config).analysed.unit_shape == (EXPERT_WIDTH,)  # type: ignore[union-attr]
     run = tiny_jobs.run(config, tmp_path / "run")
     assert run.results("topics")["predictivity"].shape[1:] == (2, EXPERT_WIDTH)
+
+
+SHARED, SHARED_LAYERS = Site("decoder", "shared_expert.neurons"), [1, 2]
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = transformers.Qwen2MoeConfig(
+        vocab_size=48, hidden_size=tiny_jobs.WIDTH, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=64, pad_token_id=0, bos_token_id=2, eos_token_id=3, intermediate_size=40,
+        moe_intermediate_size=24, shared_expert_intermediate_size=48, num_experts=4, num_experts_per_tok=2,
+        mlp_only_layers=[0],
+    )  # fmt: skip
+    return tiny_jobs.save(tmp_path_factory.mktemp("qwen"), tiny_jobs.random_module(config))
+
+
+def shared_job(model: Path, folder: Path, **changes: Any) -> EmergentModularityConfig:
+    values = {"sites": ["ffn.neurons", "shared_expert.neurons"], "layers": SHARED_LAYERS}
+    experts = {"n_experts": 6, "methods": ["balanced", "random"]}
+    wanted = {"capture": values, "experts": experts, "analysed": "shared_expert.neurons"} | changes
+    return tiny_jobs.job(model, [tiny_jobs.topic_function(folder)], **wanted)
+
+
+def test_neurons_of_a_shared_expert_are_ranked_and_divided(qwen: Path, folder: Path, tmp_path: Path) -> None:
+    config = shared_job(qwen, folder)
+    run = tiny_jobs.run(config, tmp_path / "run")
+    assert run.manifest.notes["analysed"] == str(SHARED)
+    results = run.results("topics")
+    assert (results["layer"].values.tolist(), results.sizes["neuron"]) == (SHARED_LAYERS, 48)
+    rows_RF = run.read_activations("topics", SHARED, layer=2)
+    selection_R = run.coordinates("topics")["selection"].astype(bool)
+    labels_R = run.coordinates("topics")["label"][0]
+    used_R = selection_R & (labels_R >= 0)
+    polarity_F = results["polarity"].values[0, 1]
+    expected_SF = average_precision(rows_RF[used_R], (labels_R[used_R] == 1)[None])
+    high = polarity_F == 1
+    np.testing.assert_allclose(results["predictivity"].values[0, 1, high], expected_SF[0, high])
+    weights_FD = load_model(config.model).module.layers[2].mlp.shared_expert.gate_proj.weight.numpy()
+    labels_F = balanced_kmeans(normalise_rows(weights_FD), 6, n_restarts=1, seed=2)
+    assert run.results(PARTITION)["expert"].values[0, 1].tolist() == labels_F.tolist()
+    assert {row["layer"] for row in tiny_jobs.rows_of(run, "functional_experts")} >= set(SHARED_LAYERS)
+    with pytest.raises(InputError, match=r"has analysed decoder/shared_expert.neurons; give a run with analysed="):
+        analysed_ffn(run)
+    other = plan_job(shared_job(qwen, folder, analysed="ffn.neurons"), reuse=run.uri)
+    assert "capture from" in str(other.reuse)
+    assert "partition" not in str(other.reuse)
+    assert "decoder/shared_expert.neurons is only captured; another run with --reuse" in other.text()
+
+
+def test_a_shared_expert_is_no_partition_of_its_own(qwen: Path, folder: Path) -> None:
+    with pytest.raises(InputError, match=r"a shared expert is one expert, in which all neurons lie; use 'balanced'"):
+        shared_job(qwen, folder, experts={"n_experts": 6, "methods": ["native"]})
+    with pytest.raises(InputError, match=r"capture.sites=\['ffn.neurons'\] lacks shared_expert.neurons, which this"):
+        shared_job(qwen, folder, capture={"sites": ["ffn.neurons"]})

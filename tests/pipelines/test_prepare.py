@@ -121,8 +121,8 @@ def test_items_are_named_by_what_they_compute(config: EmergentModularityConfig) 
         f"capture(data={table.fingerprint}, function=words, start=256, stop=280)",
     ]
     assert [str(item) for item in job.partition_items()] == [
-        "partition(layer=0, stack=encoder)",
-        "partition(layer=1, stack=encoder)",
+        "partition(layer=0, site=encoder/ffn.neurons)",
+        "partition(layer=1, site=encoder/ffn.neurons)",
     ]
     blocks = [(item.integer("start"), item.integer("stop")) for item in job.predictivity_items()]
     assert blocks == [(0, 64), (64, 128), (128, 160)] * 4

@@ -228,7 +228,7 @@ def test_narrow_layers_end_in_nan_and_large_layers_merge_block_by_block(
     function, settings = job.function("topics"), job.config.reductions
     shape = SiteShape(tiny_jobs.NEURONS, (0, 2), (40, 20), ("neuron",), (40,))
     run = create_run(tmp_path / "run", Manifest.of("emergent_modularity"))
-    create_reductions(run, function, ReductionSizes(settings, shape, 2, 2))
+    create_reductions(run, "topics", function.subfunctions, ReductionSizes(settings, shape, 2, 2))
     whole = {layer: _accumulators(settings, width) for layer, width in zip((0, 2), (40, 20))}
     values = np.random.default_rng(0).standard_normal((2, 9, 40)).astype(np.float32)
     from modularity.pipelines.reduction_step import _state_block

@@ -1,6 +1,7 @@
 """Progress lines in a log: counts, rates and the state."""
 
 import io
+from itertools import pairwise
 
 import pytest
 
@@ -17,12 +18,43 @@ def test_lines_have_counts_and_rates(monkeypatch: pytest.MonkeyPatch) -> None:
         progress.done(WorkItem.of("capture", x=1), {"tokens": 1000, "bytes": 2_500_000})
         progress.done(WorkItem.of("capture", x=2), {"tokens": 1000, "bytes": 2_500_000})
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 3
-    assert lines[0].startswith("capture: running, 2/3 items")
-    assert "tokens/s" in lines[0]
-    assert "2.5 MB written" in lines[0]
-    assert lines[0].endswith("s left")
-    assert lines[2].startswith("capture: done, 3/3 items")
+    assert len(lines) == 4
+    assert lines[0] == "capture: begins, 1/3 items"
+    assert lines[1].startswith("capture: running, 2/3 items")
+    assert "tokens/s" in lines[1]
+    assert "2.5 MB written" in lines[1]
+    assert lines[1].endswith("s left")
+    assert lines[3].startswith("capture: done, 3/3 items")
+
+
+def test_lines_become_rarer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three hours with an item in every second: lines are at least 10 s apart, the last ones 5 min."""
+    now, size, stamps = 0.0, 0, []
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    with Progress("capture", 10_800, stream=stream) as progress:
+        for second in range(1, 10_800):
+            now = float(second)
+            progress.done(WorkItem.of("capture", x=1), {})
+            stamps += [now] if stream.tell() > size > 0 else []
+            size = stream.tell()
+    apart = [later - earlier for earlier, later in pairwise(stamps)]
+    assert (min(apart), max(apart)) == (10, 300)
+    assert apart == sorted(apart)
+    assert "capture: running, 10/10800 items, 10.0 s, 2 h 59 min left" in stream.getvalue()
+    assert len(stamps) < 120
+
+
+def test_a_terminal_has_a_bar_and_no_lines() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with Progress("capture", 2, stream=stream) as progress:
+        progress.done(WorkItem.of("capture", x=1), {"tokens": 10})
+    assert "1/2" in stream.getvalue()
+    assert "running" not in stream.getvalue()
 
 
 def test_failure_and_silence() -> None:

@@ -1,0 +1,42 @@
+"""A limit on the time of one item in this process.
+
+Nothing can stop a computation that hangs inside a library and let the process go on: a signal waits for the library to
+return, and a thread cannot be killed. So the process ends, and says with what; what was recorded stays.
+"""
+
+import faulthandler
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from modularity.types import WorkItem
+
+EXIT_CODE = 1
+
+
+@contextmanager
+def ends_after(timeout_s: float | None, item: WorkItem) -> Iterator[None]:
+    """End this process when the block takes longer than `timeout_s` seconds; None: no limit."""
+    if timeout_s is None:
+        yield
+        return
+    timer = threading.Timer(timeout_s, _end, (timeout_s, item))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _end(timeout_s: float, item: WorkItem) -> None:
+    print(
+        f"error: {item} took longer than {timeout_s:g} s (runtime.item_timeout_s), and in process it cannot be stopped "
+        "alone: the job ends here, what is recorded stays, and the same command goes on; where each thread is:",
+        file=sys.stderr,
+        flush=True,
+    )
+    faulthandler.dump_traceback(sys.__stderr__ or 2)
+    os._exit(EXIT_CODE)
