@@ -1,14 +1,15 @@
-"""Workers, nodes, the driver and the head of a real Ray cluster are killed at random; nothing may be lost or differ.
+"""Workers, nodes and the driver of a job on a real Ray cluster are killed at random; nothing may be lost or differ.
 
     python benchmarks/chaos.py                          # ten minutes on 2 cores
     python benchmarks/chaos.py --minutes 2 --seed 7
     python benchmarks/chaos.py --light --rounds 1       # without a model: half a minute
+    python benchmarks/chaos.py --light --rounds 1 --kill node driver
 
 A Ray cluster of several nodes runs in processes of this machine (`ray.cluster_utils`), each node with one CPU. Round
 after round a job is started on it and killed by SIGKILL, a part at a time, at random moments: a worker, a node
-(another one joins), the driver (the same command is given again), the head with all nodes and the driver (another
-cluster is started). When the kills of the round are used up, the job is left alone until it is finished. Then its
-content hash is compared with that of an undisturbed run in one process, and every stored byte with its record.
+(another one joins), the driver (the same command is given again). When the kills of the round are used up, the job is
+left alone until it is finished. Then its content hash is compared with that of an undisturbed run in one process, and
+every stored byte with its record.
 
 The job is an analysis of the last checkpoint of the trained series that ships with the package. Redone are items that
 were begun again, because their worker died before it recorded them. Exit code 1 if anything differs, is lost or is
@@ -39,7 +40,7 @@ from modularity.runtime import RuntimeConfig, WorkerFactory, open_executor, sigt
 from modularity.store import Manifest, ResultArray, Run, create_run, find_run, open_run, verify_store
 from modularity.types import WorkItem
 
-KINDS = ("worker", "node", "driver", "head")
+KINDS = ("worker", "node", "driver")
 MAX_STARTS = 20
 PATIENCE_S = 1200
 N_LIGHT, LIGHT_ITEM_S = 40, 0.1
@@ -160,22 +161,12 @@ class Nodes:
     """A Ray cluster on this machine: a head without CPUs, and nodes with one each."""
 
     def __init__(self, n_nodes: int) -> None:
-        self.n_nodes = n_nodes
-        self.start()
-
-    def start(self) -> None:
-        """A new cluster with a head."""
         from ray.cluster_utils import Cluster
 
-        options = {"num_cpus": 0, "include_dashboard": False}
-        self.cluster = Cluster(initialize_head=True, head_node_args=options)
-        for _ in range(self.n_nodes):
+        self.n_nodes = n_nodes
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        for _ in range(n_nodes):
             self.cluster.add_node(num_cpus=1)
-
-    def kill_head(self) -> None:
-        """The head and all nodes; then another cluster."""
-        self.stop()
-        self.start()
 
     def kill_node(self, draw: random.Random) -> None:
         """One node; another one joins."""
@@ -272,12 +263,8 @@ class Chaos:
             return self.nodes.kill_worker(self.draw)
         if kind == "node":
             self.nodes.kill_node(self.draw)
-        elif kind == "driver":
-            driver.kill()
-            driver.wait()
         else:
-            self.nodes.kill_head()
-            driver.kill()  # else it waits for a minute for its head to come back
+            driver.kill()
             driver.wait()
         return True
 
@@ -382,7 +369,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, help="at most so many rounds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nodes", type=int, default=2)
-    parser.add_argument("--light", action="store_true", help="a job without a model; no head is killed")
+    parser.add_argument("--light", action="store_true", help="a job without a model")
+    parser.add_argument("--kill", nargs="+", choices=KINDS, help="what every round kills; default: 1 to 4 at random")
     parser.add_argument("--drive", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args(given)
     if arguments.nodes < 1:
@@ -397,10 +385,9 @@ def main(given: list[str] | None = None) -> None:
         chaos = Chaos(folder, light=arguments.light, n_nodes=arguments.nodes, seed=arguments.seed)
         try:
             while time.monotonic() < end and len(rounds) != arguments.rounds:
-                kinds = tuple(chaos.draw.choices(KINDS, weights=(4, 3, 3, 1), k=chaos.draw.randint(1, 4)))
-                if arguments.light:
-                    kinds = tuple(chaos.draw.sample(KINDS[:3], k=3))
-                rounds.append(chaos.round(len(rounds) + 1, kinds))
+                some = chaos.draw.choices(KINDS, weights=(4, 3, 3), k=chaos.draw.randint(1, 4))
+                kinds = chaos.draw.sample(arguments.kill, k=len(arguments.kill)) if arguments.kill else some
+                rounds.append(chaos.round(len(rounds) + 1, tuple(kinds)))
                 print(rounds[-1].row(len(rounds)), file=sys.stderr, flush=True)
                 if rounds[-1].problems:
                     print(chaos.messages(), file=sys.stderr, flush=True)

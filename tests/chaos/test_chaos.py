@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
 @pytest.mark.slow
 def test_a_worker_a_node_and_the_driver_are_killed() -> None:
     ended = subprocess.run(
-        [sys.executable, str(SCRIPT), "--light", "--rounds", "1", "--seed", "1"],
+        [sys.executable, str(SCRIPT), "--light", "--rounds", "1", "--kill", "worker", "node", "driver"],
         env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
