@@ -98,7 +98,7 @@ class PreparedSimilarity:
         shape = self.partitioned
         if shape is None:
             return []
-        return [WorkItem.of("partition", stack=shape.site.stack, layer=layer) for layer in shape.layers]
+        return [WorkItem.of("partition", site=str(shape.site), layer=layer) for layer in shape.layers]
 
     def gram_items(self) -> list[WorkItem]:
         """One item for each data set, site and layer."""
