@@ -342,9 +342,7 @@ def report(rounds: list[Round], chaos: Chaos, command: str) -> str:
     killed = Counter(kind for each in rounds for kind, _ in each.kills)
     total = ", ".join(f"{killed[kind]} {kind}s" for kind in KINDS if killed[kind]) or "nothing"
     n_bad = sum(bool(each.problems) for each in rounds)
-    verdict = (
-        f"{n_bad} of {len(rounds)} rounds went wrong" if n_bad else f"all {len(rounds)} rounds have the same content"
-    )
+    verdict = f"{n_bad} of {len(rounds)} rounds went wrong" if n_bad else "the same content in every round"
     n_done = sum(each.n_items for each in rounds)
     n_redone = sum(each.n_redone for each in rounds)
     head = "| round | killed, at recorded items | starts | items | redone | seconds | verdict |"
