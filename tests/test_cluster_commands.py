@@ -159,7 +159,7 @@ def test_the_verdict_is_that_of_the_job_which_has_the_code_and_the_config(addres
     ("arguments", "token", "message"),
     [
         (("logs", "nothing-1"), "right", "no job 'nothing-1' was submitted to http://127.0.0.1"),
-        (("stop", "nothing-1"), None, "it asks for a token; give the one it was started with by --token"),
+        (("stop", "nothing-1"), None, "give the one it was started with by --token"),
         (("status", "nothing-1"), "wrong", "the token is wrong"),
     ],
 )

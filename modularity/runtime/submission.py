@@ -7,6 +7,7 @@ and again, until it has one that does not change any more.
 import asyncio
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -139,9 +140,15 @@ class Cluster:
             n_written += len(text)
             write(text)
 
-        def look() -> Submission:
+        def tail() -> None:
             with suppress(RuntimeError, OSError, aiohttp.ClientError):  # of the connection: the status decides
                 asyncio.run(self._tail(submission_id, note, n_written))
+
+        def look() -> Submission:
+            # In a thread of its own: that of a notebook has a running event loop.
+            thread = threading.Thread(target=tail, daemon=True)
+            thread.start()
+            thread.join()
             return self.submission(submission_id)
 
         return self._until_ended(submission_id, look)
