@@ -17,6 +17,7 @@ from modularity.errors import InputError, ModularityError
 from modularity.runtime.cluster_view import ClusterView, Needs, read_cluster
 from modularity.runtime.executor import ItemInfo, RuntimeConfig, WorkerFactory, compute, say
 from modularity.runtime.scheduler import Done, Event, Failed, NotStarted, Ready
+from modularity.runtime.termination import terminated_kept
 from modularity.runtime.work_queue import Assignment
 
 VIEW_S = 5.0
@@ -134,10 +135,11 @@ class RayPool:
         if not refs:
             time.sleep(timeout_s)
             return []
-        finished, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
-        if finished:
-            finished, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        return [event for ref in finished if (event := self._event(ref)) is not None]
+        with terminated_kept():
+            finished, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
+            if finished:
+                finished, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+            return [event for ref in finished if (event := self._event(ref)) is not None]
 
     def _event(self, ref: Any) -> Event | None:
         is_item, is_new = ref in self._running, ref in self._pending

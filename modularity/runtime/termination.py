@@ -11,6 +11,17 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM arrived: a scheduler, a preemption or `ray job stop` wants this job to end."""
 
 
+class _Handler:
+    """Raises `Terminated` and remembers it, for code that catches the exception and raises another in its place."""
+
+    def __init__(self) -> None:
+        self.has_come = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.has_come = True
+        raise Terminated("by SIGTERM")
+
+
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
     """Raise `Terminated` on SIGTERM for the time of a `with` block; the former handler is put back after it.
@@ -21,12 +32,27 @@ def sigterm_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Terminated("by SIGTERM")
-
-    former = signal.signal(signal.SIGTERM, interrupt)
+    former = signal.signal(signal.SIGTERM, _Handler())
     try:
-        yield
+        with terminated_kept():
+            yield
     finally:
         signal.signal(signal.SIGTERM, former if former is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def terminated_kept() -> Iterator[None]:
+    """Raise `Terminated` where SIGTERM came and the code of the block made a plain KeyboardInterrupt of it.
+
+    Ray does so: while `ray.wait` and `ray.get` block, its core runs the handlers of signals and keeps of what they
+    raise only that it was an interruption.
+    """
+    try:
+        yield
+    except Terminated:
+        raise
+    except KeyboardInterrupt as interrupt:
+        handler = signal.getsignal(signal.SIGTERM)
+        if isinstance(handler, _Handler) and handler.has_come:
+            raise Terminated("by SIGTERM") from interrupt
+        raise

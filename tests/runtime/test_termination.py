@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from modularity.runtime.termination import sigterm_interrupts
+from modularity.runtime.termination import Terminated, sigterm_interrupts, terminated_kept
 
 
 def test_sigterm_is_an_interrupt_and_the_former_handler_comes_back() -> None:
@@ -32,3 +32,27 @@ def test_another_thread_changes_no_handler() -> None:
     thread.start()
     thread.join()
     assert found == [signal.getsignal(signal.SIGTERM)]
+
+
+def interrupted_like_by_ray() -> None:
+    """What Ray's core does with an exception that a handler raises while it waits."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None
+
+
+def test_terminated_is_kept_where_other_code_makes_an_interrupt_of_it() -> None:
+    with sigterm_interrupts(), pytest.raises(Terminated), terminated_kept():
+        interrupted_like_by_ray()
+    with pytest.raises(Terminated), sigterm_interrupts():
+        interrupted_like_by_ray()
+
+
+def test_ctrl_c_is_not_taken_for_sigterm() -> None:
+    with sigterm_interrupts(), pytest.raises(KeyboardInterrupt) as caught, terminated_kept():
+        raise KeyboardInterrupt
+    assert not isinstance(caught.value, Terminated)
+    with pytest.raises(KeyboardInterrupt) as caught, terminated_kept():
+        raise KeyboardInterrupt
+    assert not isinstance(caught.value, Terminated)
