@@ -95,7 +95,7 @@ def run_light(runtime: RuntimeConfig, out: str) -> None:
     def allocate() -> None:
         run.create_result("values", sizes={"block": N_LIGHT, "value": 1000}, arrays={"value": array})
 
-    with open_executor(runtime) as executor, sigterm_interrupts():
+    with sigterm_interrupts(), open_executor(runtime) as executor:
         run_steps(run, executor, [Step("light", items, LightFactory(out))], allocate=allocate, quiet=True)
 
 

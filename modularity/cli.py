@@ -64,16 +64,20 @@ def verify(
 ) -> None:
     """Check every stored byte against its record, and recompute a sample of rows from the model.
 
+    Of a scan or a study in parts: of every run in it.
+
     Example: modularity verify runs/first --rows 16
     """
     with readable_errors():
         if rows < 0:
             raise InputError(f"--rows {rows}: expected 0 or more rows of each function")
-        from modularity.pipelines import verify_run
+        from modularity.pipelines import verify_runs
 
-        report = verify_run(uri, n_rows=rows)
-        print(report.text())
-        if report.problems:
+        is_sound = True
+        for report in verify_runs(uri, n_rows=rows):
+            print(report.text(), flush=True)
+            is_sound &= not report.problems
+        if not is_sound:
             raise typer.Exit(1)
 
 

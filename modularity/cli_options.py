@@ -78,9 +78,15 @@ def number(help: str) -> Any:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn our own errors into one message on stderr and an exit code; anything else is a bug and keeps its trace."""
+    """Turn our own errors into one message on stderr and an exit code; anything else is a bug and keeps its trace.
+
+    SIGTERM is an interruption, with exit code 143, whatever a command is doing.
+    """
+    from modularity.runtime import Terminated, sigterm_interrupts
+
     try:
-        yield
+        with sigterm_interrupts():
+            yield
     except (InputError, AllowanceError, IdentityError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -90,8 +96,6 @@ def readable_errors() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         warnings.simplefilter("ignore", RuntimeWarning)  # of the coroutines that zarr was about to await
         print(" ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        from modularity.runtime import Terminated
-
         raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from None
 
 

@@ -67,6 +67,13 @@ class StoreError(ModularityError):
     """A run or one of its parts is missing, damaged, or of a format version that this package does not read."""
 
 
+class UnavailableError(StoreError):
+    """The store itself is at fault: it is full, or has not answered for as long as it is asked again.
+
+    Every other item would meet the same, so a job ends with it and starts no more.
+    """
+
+
 class IdentityError(StoreError):
     """A run holds results of another identity (model, data, config) than the one about to be written."""
 

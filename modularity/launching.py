@@ -62,15 +62,28 @@ def launch(
     """
     check_profiles(profiles, plan=plan)
     job = known_job(values)
-    if job == "scan_checkpoints":
-        _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
-        return
-    if job == JOINT:
-        _launch_joint(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
-        return
-    if job in STUDIES:
-        _launch_study(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
-        return
+    with _told_where_it_goes_on(None if plan else out):
+        if job == "scan_checkpoints":
+            _launch_scan(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
+        elif job == JOINT:
+            _launch_joint(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
+        elif job in STUDIES:
+            _launch_study(values, out=out, plan=plan, reuse=reuse, lines=lines, profiles=profiles)
+        else:
+            _launch_single(values, out=out, plan=plan, reuse=reuse, lines=lines, series=series, profiles=profiles)
+
+
+def _launch_single(
+    values: Mapping[str, Any],
+    *,
+    out: str | None,
+    plan: bool,
+    reuse: str | None,
+    lines: Mapping[Key, str] | None,
+    series: Mapping[str, Any] | None,
+    profiles: Sequence[str] | None,
+) -> None:
+    """Validate the values of one run, then print its plan or run it, and the scan that it brings along."""
     try:
         config = validated(values, lines)
     except InputError as error:
@@ -88,16 +101,16 @@ def launch(
         if series is not None:
             _launch_scan(series, out=None if out is None else _series_of(out), plan=True, reuse=None, lines=None)
         return
-    with _told_where_it_goes_on(out):
-        outcome = run_job(config, out, reuse=reuse)
+    outcome = run_job(config, out, reuse=reuse)
     if series is None:
         if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
             _tell_written(write_report(out))
         return
-    if outcome.was_finished and _shows_training(outcome.run.space):
-        return
     scan = _series_of(out)
-    if not _is_compared(scan):
+    is_compared = _is_compared(scan)
+    if outcome.was_finished and is_compared and _shows_training(outcome.run.space):
+        return
+    if not is_compared:
         _tell_written(write_report(out))  # to look at while the checkpoints run
         _launch_scan(series, out=scan, plan=False, reuse=None, lines=None)
     _tell_written(write_report(out, scan=scan))
@@ -127,21 +140,18 @@ def _shows_training(space: "Space") -> bool:
 
 def _series_of(out: str) -> str:
     """Place of the scan that a run brings along."""
-    from modularity.report import SERIES
-    from modularity.store import open_space
+    from modularity.store import SERIES, open_space
 
     return open_space(out).join(SERIES).uri
 
 
 def _is_compared(scan: str) -> bool:
-    """Whether a scan is finished to its last step, the page."""
+    """Whether a scan is complete to its last step, the page."""
+    from modularity.pipelines import is_scan_complete
     from modularity.report import REPORT
-    from modularity.store import is_scan, open_space, read_scan
+    from modularity.store import is_scan, open_space
 
-    if not is_scan(scan) or not open_space(scan).exists(REPORT):
-        return False
-    record = read_scan(scan)
-    return record.state == "finished" and record.summary is not None
+    return is_scan(scan) and open_space(scan).exists(REPORT) and is_scan_complete(scan)
 
 
 def _launch_scan(
@@ -170,8 +180,7 @@ def _launch_scan(
         tell_machines(made.whole.loads, profiles, made.whole.remedies.memory)
         return
     try:
-        with _told_where_it_goes_on(out):
-            run_scan(config, out)
+        run_scan(config, out)
     except WorkError:
         if is_scan(out) and read_scan(out).summary is not None:
             _tell_written(write_report(out))
@@ -255,8 +264,7 @@ def _run_study(name: str, config: Any, out: str) -> None:
     from modularity import pipelines
     from modularity.report import REPORT, write_report
 
-    with _told_where_it_goes_on(out):
-        outcome = getattr(pipelines, f"run_{name}")(config, out)
+    outcome = getattr(pipelines, f"run_{name}")(config, out)
     if not (outcome.was_finished and outcome.run.space.exists(REPORT)):
         _tell_written(write_report(out))
 
@@ -330,11 +338,13 @@ def _part_of(out: str, name: str) -> str:
 
 
 @contextmanager
-def _told_where_it_goes_on(out: str) -> Iterator[None]:
-    """Add to an interruption what it leaves behind."""
+def _told_where_it_goes_on(out: str | None) -> Iterator[None]:
+    """Add to an interruption what it leaves behind; nothing is added where nothing is written."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
+        if out is None:
+            raise
         cause = " ".join(map(str, interrupt.args)) or "by Ctrl-C"
         raise type(interrupt)(
             f"{cause}: finished work items stay recorded in {out}; the same command goes on"

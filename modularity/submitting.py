@@ -6,13 +6,14 @@ same job is not submitted twice while it runs, and a later attempt goes on with 
 
 import glob
 import json
+import math
 import re
 import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import distribution, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 STOP_WAIT_S = 60
 """Time from SIGTERM to SIGKILL of a job that is stopped; Ray's default of 3 s cuts off what is being written."""
+STOP_MARGIN_S = 30
+"""By how much that time exceeds at least `runtime.grace_s`, so that the end of the job is recorded, too."""
+STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 PACKAGE = "modularity"
 CONFIG_FILE = "job.json"
 NOT_SENT = ("__pycache__", "*.pyc", "*.nbi", "*.nbc")
@@ -47,6 +51,23 @@ class Shipping:
     """Have the cluster install the versions of the dependencies that are here."""
     environment: tuple[tuple[str, str], ...] = ()
     """Environment variables of the job and its workers."""
+
+    def with_time_to_stop(self, grace_s: float) -> "Shipping":
+        """Grant a job that is stopped more time than the grace of its running items, which is in seconds."""
+        granted = str(max(STOP_WAIT_S, math.ceil(grace_s) + STOP_MARGIN_S))
+        asked = dict(self.environment).get(STOP_WAIT, granted)
+        if not asked.isdigit() or int(asked) <= grace_s:
+            raise InputError(
+                f"--env {STOP_WAIT}={asked}: expected whole seconds, and more than runtime.grace_s={grace_s:g}, after "
+                "which the job still records how it ended; leave it away, or lower runtime.grace_s"
+            )
+        return replace(self, environment=((STOP_WAIT, granted), *self.environment))
+
+
+def _grace_s(config: Any) -> float:
+    """The longest grace that a job, or one of its parts, grants to running items."""
+    parts = config.parts().values() if hasattr(config, "parts") else (config,)
+    return max(part.runtime.grace_s for part in parts)
 
 
 def submit_job(
@@ -76,9 +97,10 @@ def submit_job(
     InputError
         The config is wrong, a place cannot be reached from the cluster, or the job runs there already.
     """
-    validated(values, lines)
+    grace_s = _grace_s(validated(values, lines))
     if out is None:
         raise InputError(OUT_MISSING)
+    shipping = shipping.with_time_to_stop(grace_s)
     place, sent = _absolute(out), _with_absolute_places(values)
     reachable = shared or cluster.is_this_machine()
     problems = [] if reachable else _unreachable(place, values, cluster.address)
@@ -127,7 +149,7 @@ def runtime_environment(values: Mapping[str, Any], shipping: Shipping = Shipping
         (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         environment: dict[str, Any] = {
             "working_dir": str(folder),
-            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **dict(shipping.environment)},
+            "env_vars": dict(shipping.environment),
         }
         if shipping.code:
             environment["py_modules"] = [str(path) for path in _code(Path(name, "code"))]

@@ -277,6 +277,19 @@ def test_a_job_runs_to_the_report_and_again_to_the_same_content(tiny_run: Run, t
     assert "<svg" in (out / "report.html").read_text()
 
 
+def test_sigterm_while_the_report_is_written_is_an_interruption(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(tiny_run.uri, out)
+    (out / "report.html").unlink(missing_ok=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("modularity.report.write_report", lambda uri: signal.raise_signal(signal.SIGTERM))
+        output = call("run", out / "run.json", "--out", out, code=143).output
+    assert f"interrupted by SIGTERM: finished work items stay recorded in {out}; the same command goes on" in output
+    assert f"report: {out / 'report.html'}" in call("run", out / "run.json", "--out", out).output
+
+
 def test_status(uri: str, partial: str) -> None:
     found = json.loads(call("status", uri, "--json").stdout)
     assert (found["state"], found["functions"]) == ("finished", ["topics", "words"])

@@ -93,8 +93,16 @@ def test_the_package_and_the_config_are_sent_and_time_to_stop_is_granted() -> No
     assert any(name.startswith("code/modularity-") and name.endswith(".dist-info/METADATA") for name in files)
     assert not [name for name in files if "__pycache__" in name or "/tests/" in name]
     cluster.end("FAILED")
-    submit(cluster, out="s3://bucket/a run", shipping=Shipping(code=False))
+    submit(cluster, VALUES | {"runtime": {"grace_s": 90}}, out="s3://bucket/a run", shipping=Shipping(code=False))
+    assert cluster.sent["environment"] == {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
     assert cluster.sent["files"] == {"job/job.json"}
+
+
+@pytest.mark.parametrize("seconds", ["3", "90", "long"])
+def test_less_time_to_stop_than_running_items_have_is_refused(seconds: str) -> None:
+    shipping = Shipping(environment=(("RAY_JOB_STOP_WAIT_TIME_S", seconds),))
+    with pytest.raises(InputError, match=rf"--env RAY_JOB_STOP_WAIT_TIME_S={seconds}: .*more than runtime.grace_s=90"):
+        submit(FakeCluster(), VALUES | {"runtime": {"grace_s": 90}}, shipping=shipping)
 
 
 def test_versions_are_pinned_only_if_asked_for() -> None:

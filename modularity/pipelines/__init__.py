@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from modularity.pipelines.restricted_routing_config import RestrictedRoutingConfig
     from modularity.pipelines.scan import ScanPlan, plan_scan, run_scan
     from modularity.pipelines.scan_config import ScanConfig, ScanSettings
+    from modularity.pipelines.scan_place import is_scan_complete
     from modularity.pipelines.similarity import plan_similarity, run_similarity
     from modularity.pipelines.similarity_config import SimilarityConfig
     from modularity.pipelines.status import RunStatus, run_status
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from modularity.pipelines.tight_pass import plan_tight_pass, run_tight_pass
     from modularity.pipelines.tight_pass_config import TightPassConfig
     from modularity.pipelines.verification import Verification, verify_run
+    from modularity.pipelines.verification_of_runs import verify_runs
 
 __all__ = [
     "EmergentModularityConfig",
@@ -50,6 +52,7 @@ __all__ = [
     "StudyStatus",
     "TightPassConfig",
     "Verification",
+    "is_scan_complete",
     "plan_graph_modularity",
     "plan_job",
     "plan_moefication",
@@ -72,6 +75,7 @@ __all__ = [
     "scan_status",
     "status_of",
     "verify_run",
+    "verify_runs",
 ]
 
 _HOME = {
@@ -92,6 +96,7 @@ _HOME = {
     "TightPassConfig": "tight_pass_config",
     "SimilarityConfig": "similarity_config",
     "Verification": "verification",
+    "is_scan_complete": "scan_place",
     "plan_graph_modularity": "graph_modularity",
     "plan_job": "emergent",
     "plan_moefication": "moefication",
@@ -114,6 +119,7 @@ _HOME = {
     "scan_status": "status_of_scan",
     "status_of": "status_of_study",
     "verify_run": "verification",
+    "verify_runs": "verification_of_runs",
 }
 
 

@@ -21,7 +21,7 @@ from modularity.pipelines.model_worker import ModelWorkerFactory
 from modularity.pipelines.place import attempt, check_recorded, raise_all, recorded_config, run_at, software_identity
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import PreparedJob, count_items, make_plan, prepare
-from modularity.pipelines.random_control import control_config, control_uri, with_control
+from modularity.pipelines.random_control import control_config, control_uri, is_control_complete, with_control
 from modularity.pipelines.reduction_layout import create_reductions, label_vectors
 from modularity.pipelines.reduction_step import ReductionWorkerFactory
 from modularity.pipelines.reuse import check_source, check_source_identity, reusable, reuse_text, source_run
@@ -92,7 +92,11 @@ def _start(
     job = attempt(lambda: prepare(config), errors)
     data = None if job is None else job.data_identity()
     recorded = None if out is None else attempt(lambda: run_at(out), errors)
-    is_finished = recorded is not None and bool(attempt(lambda: _check_place(recorded, config, data), errors))
+    is_finished = (
+        recorded is not None
+        and bool(attempt(lambda: _check_place(recorded, config, data), errors))
+        and is_control_complete(config, recorded)
+    )
     if needs_weights and not is_finished:
         attempt(lambda: check_weights(config.model), errors)
     source = None
@@ -169,7 +173,7 @@ def run_job(config: EmergentModularityConfig, out: str, *, reuse: str | None = N
     plan = _plan(start)
     say(plan.text())
     plan.check(config.allowance)
-    with open_executor(config.runtime) as executor, sigterm_interrupts():
+    with sigterm_interrupts(), open_executor(config.runtime) as executor:
         run = _work(start, executor, out, quiet=quiet)
     say(f"run: {run.uri}")
     return Outcome(run, was_finished=False)

@@ -13,7 +13,7 @@ from modularity.errors import StoreError
 from modularity.pipelines.config import ControlsConfig, EmergentModularityConfig
 from modularity.pipelines.plan import Plan
 from modularity.pipelines.reductions_config import ReductionsConfig
-from modularity.store import Run, open_run
+from modularity.store import Run, find_run, is_complete, open_run
 from modularity.types import WorkItem
 
 FOLDER = "random_weights"
@@ -35,6 +35,14 @@ def control_config(config: EmergentModularityConfig) -> EmergentModularityConfig
 def control_uri(uri: str) -> str:
     """Where the control of a run lies."""
     return f"{uri.rstrip('/')}/{FOLDER}"
+
+
+def is_control_complete(config: EmergentModularityConfig, run: Run) -> bool:
+    """Whether the control of a run is complete, where it has one."""
+    if not config.controls.random_weights:
+        return True
+    control = find_run(control_uri(run.uri))
+    return control is not None and is_complete(control)
 
 
 def with_control(plan: Plan, control: Plan) -> Plan:

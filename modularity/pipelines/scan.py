@@ -112,7 +112,7 @@ def run_scan(config: ScanConfig, out: str, *, quiet: bool = False) -> ScanRecord
         plan = _plan(start)
         say(plan.text())
         plan.whole.check(config.allowance)
-    with open_executor(_runtime(config)) as executor, sigterm_interrupts(), _states(out, start) as states:
+    with sigterm_interrupts(), open_executor(_runtime(config)) as executor, _states(out, start) as states:
         record = _run_checkpoints(start, states, executor, out, say, quiet=quiet)
         record = states.write(summarise_scan(config, record, out, executor, quiet=quiet))
     for names in record.equal_parameters:

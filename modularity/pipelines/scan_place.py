@@ -7,11 +7,13 @@ from modularity.pipelines.scan_config import ScanConfig
 from modularity.store import (
     ScannedCheckpoint,
     ScanRecord,
-    checkpoint_path,
+    checkpoint_run,
     differing_keys,
     find_scan,
-    open_run,
+    is_complete,
     open_space,
+    open_summary,
+    read_scan,
 )
 
 
@@ -76,7 +78,7 @@ def merged(record: ScanRecord, wanted: tuple[Checkpoint, ...]) -> ScanRecord:
 
 
 def still_finished(out: str, record: ScanRecord, job: PreparedJob) -> ScanRecord:
-    """The record in which only those checkpoints count as finished whose runs are there, of these very examples.
+    """The record in which only those checkpoints count as finished whose runs are complete, of these very examples.
 
     Raises
     ------
@@ -86,16 +88,25 @@ def still_finished(out: str, record: ScanRecord, job: PreparedJob) -> ScanRecord
     functions = {function.name: function.fingerprint for function in job.functions}
     for checkpoint in record.finished:
         try:
-            manifest = open_run(open_space(out).join(checkpoint_path(checkpoint.name)).uri).manifest
+            run = checkpoint_run(open_space(out), checkpoint.name)
         except StoreError:
             record = record.with_checkpoint(checkpoint.model_copy(update={"state": "planned"}))
             continue
-        for name, fingerprint in manifest.identity["data"].items():
+        for name, fingerprint in run.manifest.identity["data"].items():
             if name in functions and not fingerprint.startswith(f"{functions[name]}-"):
                 raise IdentityError(
                     f"function {name!r} has other examples than when {checkpoint.name} was scanned "
                     f"(recorded {fingerprint}, now {functions[name]}); choose another --out, or put the data back"
                 )
-        if manifest.state != "finished":
+        if not is_complete(run):
             record = record.with_checkpoint(checkpoint.model_copy(update={"state": "planned"}))
     return record
+
+
+def is_scan_complete(out: str) -> bool:
+    """Whether a scan is finished and compared, and nothing of its runs was deleted since; StoreError without one."""
+    record, space = read_scan(out), open_space(out)
+    if record.state != "finished" or record.summary is None:
+        return False
+    runs = [checkpoint_run(space, checkpoint.name) for checkpoint in record.checkpoints]
+    return all(map(is_complete, [*runs, open_summary(out)]))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modularity.errors import ModularityError
+from modularity.errors import ModularityError, UnavailableError
 from modularity.models import FetchedRevision, ModelConfig, fetch_revision, taken, trim_cache
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.emergent import run_with
@@ -62,6 +62,8 @@ class CheckpointWorker:
                 "content_hash": outcome.run.content_hash() if item.kind == "checkpoint" else None,
                 "seconds": time.monotonic() - started,
             }
+        except UnavailableError:
+            raise  # every other checkpoint would meet the same
         except ModularityError as error:
             return {"name": name, "error": f"{type(error).__name__}: {error}"}
         except Exception as error:

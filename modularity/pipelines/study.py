@@ -119,7 +119,7 @@ def run_study(study: Study[P, W], config: Any, out: str, *, quiet: bool = False)
     plan = study.plan(prepared)
     say(plan.text())
     plan.check(config.allowance)
-    with open_executor(config.runtime) as executor, sigterm_interrupts():
+    with sigterm_interrupts(), open_executor(config.runtime) as executor:
         n_threads = executor.n_threads
         if recorded is not None and config.runtime.cpus_per_worker is None:
             n_threads = int(recorded.manifest.identity["threads"])

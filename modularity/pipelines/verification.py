@@ -23,20 +23,21 @@ those of the run, so that floating-point sums are reduced in another order."""
 
 @dataclass(frozen=True)
 class Verification:
-    """Outcome of `verify_run`."""
+    """Outcome of `verify_run`, or of reading the record of several runs."""
 
     uri: str
-    n_items: int
-    """Committed items whose objects were hashed again."""
-    n_rows: int
+    n_items: int | None = None
+    """Committed items whose objects were hashed again; None: only the record of several runs was read."""
+    n_rows: int = 0
     """Rows recomputed from the model."""
-    largest_difference: float
+    largest_difference: float = 0.0
     """Largest difference of a recomputed value, relative to the largest value of its row and site."""
     problems: tuple[str, ...] = field(default=())
 
     def text(self) -> str:
         """Lines for the terminal."""
-        lines = [f"{self.uri}: {self.n_items} items checked, {self.n_rows} rows recomputed from the model"]
+        checked = f"{self.n_items} items checked, {self.n_rows} rows recomputed from the model"
+        lines = [f"{self.uri}: {'record of the runs below read' if self.n_items is None else checked}"]
         if self.n_rows:
             lines.append(
                 f"largest difference of a recomputed value: {self.largest_difference:.1e} of its row's largest"

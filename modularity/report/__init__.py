@@ -25,11 +25,10 @@ from modularity.report.findings import headline_findings
 from modularity.report.limits import Limits
 from modularity.report.page import render_report
 from modularity.report.run_content import report_content
-from modularity.report.writing import REPORT, SERIES, write_figures, write_joint_report, write_report
+from modularity.report.writing import REPORT, write_figures, write_joint_report, write_report
 
 __all__ = [
     "REPORT",
-    "SERIES",
     "AgreementMatrix",
     "ExampleValue",
     "ExpertControl",

@@ -20,11 +20,9 @@ from modularity.report.similarity_content import SimilarityContent
 from modularity.report.similarity_export import similarity_drawings
 from modularity.report.similarity_page import render_similarity
 from modularity.report.tight_pass_page import render_tight_pass, tight_pass_figures
-from modularity.store import Space, is_scan, open_run, open_space, read_scan
+from modularity.store import SERIES, Space, is_scan, open_run, open_space, read_scan
 
 REPORT = "report.html"
-SERIES = "series"
-"""Folder of a run that holds a checkpoint scan of its own, as the quickstart writes one."""
 
 
 def write_report(

@@ -62,9 +62,12 @@ class RuntimeConfig(Config):
     max_attempts: int = Field(default=3, ge=1)
     """Attempts for an item whose worker dies or fails with an unexpected error; input errors are not retried."""
     item_timeout_s: float | None = Field(default=None, gt=0)
-    """Seconds that one item may take; then its worker is killed and the item tried again. Loading the model is not
-    counted. In process, where nobody can kill the worker and go on, the whole job ends with a message and exit code 1.
-    None: no limit."""
+    """Seconds that one item may take; then its worker is killed and the item tried again. In process, where nobody can
+    kill the worker and go on, the whole job ends with a message and exit code 1. Loading the model counts only in jobs
+    that load it with the first item that needs it: all but captures. None: no limit."""
+    load_timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds that a worker may take to load its model before its first item; then it is killed and another one asked
+    for, at most `max_attempts` times in a row; in process the job ends. None: no limit."""
     grace_s: float = Field(default=30.0, ge=0)
     """Seconds that running items are given to finish when SIGTERM stops the job; then they are given back. In process
     and after Ctrl-C they are given back at once."""
@@ -89,7 +92,9 @@ class Executor(Protocol):
         on_done: OnDone | None = None,
         uses_model: bool = False,
     ) -> None:
-        """Run all items; returns when every one is done, raises WorkError when some are not.
+        """Run all items; returns when every one is done.
+
+        Raises WorkError when some are not, UnavailableError when the store is at fault: then no more were started.
 
         Parameters
         ----------
@@ -119,11 +124,16 @@ class InProcessExecutor:
     """Runs everything in this process, one item after the other; the last worker is kept for an equal factory."""
 
     def __init__(
-        self, *, max_attempts: int = 3, n_threads: int | None = None, item_timeout_s: float | None = None
+        self,
+        *,
+        max_attempts: int = 3,
+        n_threads: int | None = None,
+        item_timeout_s: float | None = None,
+        load_timeout_s: float | None = None,
     ) -> None:
         self.n_threads = n_threads or available_cpus()
         self._max_attempts = max_attempts
-        self._item_timeout_s = item_timeout_s
+        self._item_timeout_s, self._load_timeout_s = item_timeout_s, load_timeout_s
         self._kept: tuple[WorkerFactory, Worker] | None = None
 
     def run(
@@ -139,16 +149,17 @@ class InProcessExecutor:
             return
         if self._kept is None or self._kept[0] != factory:
             self._kept = None  # frees the previous worker before the next one is built
-            self._kept = (factory, factory())
+            with ends_after(self._load_timeout_s, "loading", "runtime.load_timeout_s"):
+                self._kept = (factory, factory())
         queue = WorkQueue(items, self._max_attempts)
         while queue:
             self._run_next(self._kept[1], queue, on_done)
-        raise_failures(queue.failures, len(items))
+        raise_failures(queue)
 
     def _run_next(self, worker: Worker, queue: WorkQueue, on_done: OnDone | None) -> None:
         given = queue.take()
         try:
-            with ends_after(self._item_timeout_s, given.item):
+            with ends_after(self._item_timeout_s, str(given.item), "runtime.item_timeout_s"):
                 info = compute(worker, given)
         except Exception as error:
             say(queue.failed(given, error))

@@ -13,6 +13,7 @@ from modularity.runtime.executor import OnDone, RuntimeConfig, WorkerFactory, av
 from modularity.runtime.metrics import StepMetrics
 from modularity.runtime.ray_pool import RayPool
 from modularity.runtime.scheduler import Scheduler, Worker
+from modularity.runtime.termination import handler_kept
 from modularity.runtime.work_queue import WorkQueue, raise_failures
 from modularity.types import WorkItem
 
@@ -57,7 +58,7 @@ class RayExecutor:
         finally:
             self._idle = scheduler.idle
             metrics.close()
-        raise_failures(queue.failures, len(items))
+        raise_failures(queue)
 
     def _pool_for(self, factory: WorkerFactory, needs: Needs, n_items: int) -> RayPool:
         """The pool that is there, its idle workers built anew where the factory is another one; or a new pool."""
@@ -93,6 +94,19 @@ class RayExecutor:
         return Needs(self._cpus, gpus if uses_model else 0.0)
 
 
+def _join_or_start(address: str | None) -> None:
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
+    else:
+        ray.init(  # without "local" it joins any cluster that runs on this machine
+            "local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            num_cpus=available_cpus(),
+        )
+
+
 @contextmanager
 def ray_executor(config: RuntimeConfig) -> Iterator[RayExecutor]:
     """Executor on the running Ray session, on the cluster of `config.address`, or on a local Ray started here."""
@@ -106,16 +120,8 @@ def ray_executor(config: RuntimeConfig) -> Iterator[RayExecutor]:
     address = config.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else each worker start prints a FutureWarning
     try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level="warning")
-        else:
-            ray.init(  # without "local" it joins any cluster that runs on this machine
-                "local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                num_cpus=available_cpus(),
-            )
+        with handler_kept():
+            _join_or_start(address)
     except (ConnectionError, RayError, ValueError) as error:
         where = f"the Ray cluster at {address!r}" if address else "a local Ray"
         raise InputError(

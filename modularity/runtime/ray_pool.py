@@ -52,7 +52,7 @@ class RayPool:
     ----------
     factory : builds the worker in each actor
     needs : resources of one actor
-    config : `node_wait_s`
+    config : `node_wait_s` and `load_timeout_s`
     """
 
     def __init__(self, factory: WorkerFactory, needs: Needs, config: RuntimeConfig) -> None:
@@ -60,6 +60,7 @@ class RayPool:
         self._factory = ray.put(factory)
         self._pending: dict[Any, Any] = {}
         self._building: dict[Any, Any] = {}
+        self._built_since: dict[Any, float] = {}
         self._running: dict[Any, Any] = {}
         self._view: ClusterView | None = None
         self._read_at = self._asked_at = self._told_at = time.monotonic()
@@ -68,7 +69,11 @@ class RayPool:
         """Build workers by another factory from now on, these ones first; a new process would have to import torch."""
         self._factory = ray.put(factory)
         for actor in workers:
-            self._building[actor.build.remote(self._factory)] = actor
+            self._build(actor)
+
+    def _build(self, actor: Any) -> None:
+        ref = actor.build.remote(self._factory)
+        self._building[ref], self._built_since[ref] = actor, time.monotonic()
 
     @property
     def n_pending(self) -> int:
@@ -139,12 +144,26 @@ class RayPool:
             finished, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
             if finished:
                 finished, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-            return [event for ref in finished if (event := self._event(ref)) is not None]
+            events = [event for ref in finished if (event := self._event(ref)) is not None]
+            return [*events, *self._stop_loading()]
+
+    def _stop_loading(self) -> list[Event]:
+        """Kill the workers that have loaded for too long."""
+        limit = self._config.load_timeout_s
+        if limit is None:
+            return []
+        late = [ref for ref in self._building if self._built_since[ref] + limit <= time.monotonic()]
+        for ref in late:
+            del self._built_since[ref]
+            ray.kill(self._building.pop(ref))
+        error = TimeoutError(f"nothing was loaded within {limit:g} s (runtime.load_timeout_s)")
+        return [NotStarted(error) for _ in late]
 
     def _event(self, ref: Any) -> Event | None:
         is_item, is_new = ref in self._running, ref in self._pending
         calls = self._running if is_item else self._pending if is_new else self._building
         actor = calls.pop(ref)
+        self._built_since.pop(ref, None)
         try:
             info = ray.get(ref)
         except RayError as error:
@@ -155,7 +174,7 @@ class RayPool:
         if is_item:
             return Done(actor, info)
         if is_new:
-            self._building[actor.build.remote(self._factory)] = actor
+            self._build(actor)
             return None
         return Ready(actor)
 

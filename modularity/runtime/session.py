@@ -16,7 +16,10 @@ def open_executor(config: RuntimeConfig) -> Iterator[Executor]:
     if config.executor == "inprocess":
         n_threads = None if config.cpus_per_worker is None else max(1, int(config.cpus_per_worker))
         yield InProcessExecutor(
-            max_attempts=config.max_attempts, n_threads=n_threads, item_timeout_s=config.item_timeout_s
+            max_attempts=config.max_attempts,
+            n_threads=n_threads,
+            item_timeout_s=config.item_timeout_s,
+            load_timeout_s=config.load_timeout_s,
         )
         return
     from modularity.runtime.ray_executor import ray_executor  # importing Ray takes a moment; in-process jobs skip it

@@ -26,8 +26,7 @@ class _Handler:
 def sigterm_interrupts() -> Iterator[None]:
     """Raise `Terminated` on SIGTERM for the time of a `with` block; the former handler is put back after it.
 
-    Enter it after `ray.init`, which sets a handler that exits at once. Only the main thread can set handlers; in other
-    threads nothing is changed.
+    Only the main thread can set handlers; in other threads nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -38,6 +37,24 @@ def sigterm_interrupts() -> Iterator[None]:
             yield
     finally:
         signal.signal(signal.SIGTERM, former if former is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def handler_kept() -> Iterator[None]:
+    """Put the handler of SIGTERM back that was there before the block.
+
+    `ray.init` sets one that exits with code 15 and no word; where it did so inside the block, `Terminated` is raised.
+    """
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as ended:
+        if isinstance(former, _Handler) and ended.code == signal.SIGTERM:
+            raise Terminated("by SIGTERM") from None
+        raise
+    finally:
+        if isinstance(former, _Handler):
+            signal.signal(signal.SIGTERM, former)
 
 
 @contextmanager

@@ -1,15 +1,16 @@
 """The work items of one call of an executor: which wait, how often each was tried, and which are given up.
 
 Our own errors are findings: they would come again, so they are final. Everything else is an accident, and the item is
-tried again; after a lack of memory with half the batch, where its worker works in batches.
+tried again; after a lack of memory with half the batch, where its worker works in batches. A store that does not
+answer, or is full, fails every item: then no more are started.
 """
 
 import traceback
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from modularity.errors import ModularityError, WorkError
+from modularity.errors import ModularityError, UnavailableError, WorkError
 from modularity.types import WorkItem
 
 MAX_FAILURES_SHOWN = 10
@@ -54,6 +55,8 @@ class WorkQueue:
         self._max_attempts = max_attempts
         self._again: dict[WorkItem, Assignment] = {}
         self.n_items = len(self._waiting)
+        self.n_not_started = 0
+        """Items that were given up without an attempt, since the store is at fault."""
         self.failures: list[ItemFailure] = []
 
     def __len__(self) -> int:
@@ -68,7 +71,11 @@ class WorkQueue:
     def failed(self, given: Assignment, error: BaseException) -> str:
         """Put the item back, or give it up; returns what was done and why, in one line."""
         cause = brief(error)
-        if is_deterministic(error) or given.attempt >= self._max_attempts:
+        if isinstance(error, UnavailableError) and self._waiting:
+            self.n_not_started += len(self._waiting)
+            self._waiting.clear()
+            cause = f"{cause}; none of the others is started"
+        if is_deterministic(error) or self.n_not_started or given.attempt >= self._max_attempts:
             self.failures.append(ItemFailure(given.item, given.attempt, error))
             return f"{given.item} failed for good: {cause}"
         halvings = given.halvings + isinstance(error, MemoryError)
@@ -92,17 +99,30 @@ def brief(error: BaseException) -> str:
     return f"{type(told).__name__}: {lines[0]}{more}"
 
 
-def raise_failures(failures: Sequence[ItemFailure], n_items: int) -> None:
-    """Raise one WorkError for all failures; nothing happens when there are none."""
+def raise_failures(queue: WorkQueue) -> None:
+    """Raise one error for all failures, with a table of them; nothing happens when there are none.
+
+    Raises
+    ------
+    UnavailableError
+        The store was at fault, and items were left.
+    WorkError
+        Items failed for other reasons.
+    """
+    failures = queue.failures
     if not failures:
         return
-    if n_items == len(failures) == 1 and isinstance(failures[0].error, ModularityError):
+    if queue.n_items == len(failures) == 1 and isinstance(failures[0].error, ModularityError):
         raise failures[0].error
     shown = [failure.describe() for failure in failures[:MAX_FAILURES_SHOWN]]
     hidden = len(failures) - len(shown)
     if hidden:
         shown.append(f"and {hidden} more")
-    summary = f"{len(failures)} of {n_items} work items failed, the others are recorded; mend the cause and rerun"
+    summary = f"{len(failures)} of {queue.n_items} work items failed"
+    if queue.n_not_started:
+        summary += f" and {queue.n_not_started} were not started, since the store is at fault"
+    summary += ", the others are recorded; mend the cause and rerun"
     first = failures[0].error
     details = "".join(traceback.format_exception(first)) if not isinstance(first, ModularityError) else ""
-    raise WorkError("\n  ".join([summary, *shown]) + (f"\n{details}" if details else "")) from first
+    kind = UnavailableError if any(isinstance(each.error, UnavailableError) for each in failures) else WorkError
+    raise kind("\n  ".join([summary, *shown]) + (f"\n{details}" if details else "")) from first

@@ -18,6 +18,8 @@ from modularity.store.results import ResultArray
 from modularity.store.reuse import reusable_items, take_items
 from modularity.store.run import Run, content_hash, create_run, find_run, open_run
 from modularity.store.scan_record import (
+    CHECKPOINTS,
+    SERIES,
     ScannedCheckpoint,
     ScanRecord,
     checkpoint_path,
@@ -26,6 +28,7 @@ from modularity.store.scan_record import (
     is_scan,
     open_summary,
     read_scan,
+    scan_problems,
     write_scan,
 )
 from modularity.store.space import MissingObjectError, Space, open_space
@@ -35,7 +38,9 @@ from modularity.store.tables import table_from_columns
 from modularity.store.verify import StoreProblem, StoreReport, is_complete, missing_or_resized, verify_store
 
 __all__ = [
+    "CHECKPOINTS",
     "SCHEMA_VERSION",
+    "SERIES",
     "ArrayWrite",
     "CommitRecord",
     "Manifest",
@@ -75,6 +80,7 @@ __all__ = [
     "read_study",
     "reusable_items",
     "rows_per_item",
+    "scan_problems",
     "sql",
     "stored_dtype",
     "table_bytes",

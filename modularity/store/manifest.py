@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from modularity.config import Config
 from modularity.errors import IdentityError, StoreError
+from modularity.store.records import record_bytes, record_digest
 from modularity.types import content_digest
 
 SCHEMA_VERSION = 1
@@ -59,8 +60,7 @@ class Manifest(Config):
 
     def to_bytes(self) -> bytes:
         """Content of `run.json`; keys stay in order, as parts and contrasts of functions depend on it."""
-        values = self.as_json()
-        return (json.dumps({**values, "digest": _digest(values)}, indent=2, ensure_ascii=False) + "\n").encode()
+        return record_bytes(self.as_json())
 
 
 def utc_now() -> str:
@@ -100,13 +100,9 @@ def parse_manifest(data: bytes, address: str, *, remedy: str | None = None) -> M
         raise StoreError(f"{address} is damaged at {place!r}: {detail['msg']}; {remedy}") from None
     if manifest.config_digest != content_digest(manifest.config):
         raise StoreError(f"{address} was changed: its config does not match config_digest; {remedy}")
-    if recorded_digest not in (None, _digest(values)):
+    if recorded_digest not in (None, record_digest(values)):
         raise StoreError(f"{address} was changed: it does not match its digest; {remedy}")
     return manifest
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return content_digest(json.dumps(values, sort_keys=True, ensure_ascii=False))
 
 
 def check_same_run(recorded: Manifest, wanted: Manifest, address: str) -> None:

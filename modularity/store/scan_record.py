@@ -1,25 +1,30 @@
 """The record of a checkpoint scan, `scan.json`: its checkpoints, what became of each, and where its tables lie.
 
-scan.json                        this record
+scan.json, scan.copy.json        this record, twice
 checkpoints/<name>/              one run for each checkpoint
 summaries/<digest>/              a run with the tables over checkpoints; the record names the present one
 """
 
-import json
 import os
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from modularity.config import AnyConfig, Config
+from modularity.config import Config
 from modularity.errors import InputError, StoreError
 from modularity.store.manifest import RunState, utc_now
+from modularity.store.records import read_record, record_bytes
 from modularity.store.run import Run, open_run
 from modularity.store.space import Space, open_space
 
 SCAN_PATH = "scan.json"
+SCAN_COPY_PATH = "scan.copy.json"
+"""The same once more: `scan.json` can be made anew from it."""
 SCAN_VERSION = 1
+CHECKPOINTS = "checkpoints"
+SERIES = "series"
+"""Folder of the scan that a run brings along."""
+_ANEW = f"run the job again, which makes it anew from {SCAN_COPY_PATH}"
 
 
 class ScannedCheckpoint(Config):
@@ -84,12 +89,13 @@ class ScanRecord(Config):
 
 def checkpoint_path(name: str) -> str:
     """Where in a scan the run of a checkpoint lies."""
-    return f"checkpoints/{name}"
+    return f"{CHECKPOINTS}/{name}"
 
 
 def is_scan(uri: str | os.PathLike[str]) -> bool:
     """Whether a checkpoint scan lies at `uri`."""
-    return open_space(uri).exists(SCAN_PATH)
+    space = open_space(uri)
+    return space.exists(SCAN_PATH) or space.exists(SCAN_COPY_PATH)
 
 
 def find_scan(uri: str | os.PathLike[str]) -> ScanRecord | None:
@@ -103,8 +109,9 @@ def find_scan(uri: str | os.PathLike[str]) -> ScanRecord | None:
         The record is damaged or of a newer version.
     """
     space = open_space(uri)
-    if space.exists(SCAN_PATH):
-        return read_scan(uri)
+    for path in (SCAN_PATH, SCAN_COPY_PATH):
+        if space.exists(path):
+            return _read(space, path)
     if not space.is_empty():
         raise InputError(
             f"{space.uri} is not empty and holds no scan (no {SCAN_PATH}); choose an empty place for --out"
@@ -114,44 +121,34 @@ def find_scan(uri: str | os.PathLike[str]) -> ScanRecord | None:
 
 def read_scan(uri: str | os.PathLike[str]) -> ScanRecord:
     """The record of the scan at `uri`; StoreError where it is missing, damaged, or of a newer version."""
-    return read_record(uri, SCAN_PATH, ScanRecord, SCAN_VERSION)
-
-
-def read_record(uri: str | os.PathLike[str], path: str, cls: type[AnyConfig], version: int) -> AnyConfig:
-    """A record of several runs; StoreError where it is missing, damaged, or of a newer version.
-
-    Parameters
-    ----------
-    uri : where it lies
-    path : name of its file there
-    cls : what it holds, with a `schema_version`
-    version : the newest that this package reads
-    """
     space = open_space(uri)
-    address = space.address(path)
-    try:
-        values = json.loads(space.read(path))
-    except ValueError as error:
-        raise StoreError(f"{address} is damaged, it is not JSON ({error}); restore it from a copy") from None
-    found = values.get("schema_version") if isinstance(values, Mapping) else None
-    if not isinstance(found, int) or found > version:
-        raise StoreError(
-            f"{address} has format version {found!r}, this package reads up to {version}; install a newer modularity"
-        )
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        detail = error.errors()[0]
-        place = ".".join(str(part) for part in detail["loc"])
-        raise StoreError(f"{address} is damaged at {place!r}: {detail['msg']}; restore it from a copy") from None
+    if not space.exists(SCAN_PATH) and space.exists(SCAN_COPY_PATH):
+        raise StoreError(f"{space.address(SCAN_PATH)} is missing; {_ANEW}")
+    return _read(space, SCAN_PATH)
+
+
+def scan_problems(uri: str | os.PathLike[str]) -> list[str]:
+    """What is wrong with the record of the scan at `uri` and with its copy."""
+    space, found = open_space(uri), []
+    for path in (SCAN_PATH, SCAN_COPY_PATH):
+        try:
+            _read(space, path)
+        except StoreError as error:
+            found.append(str(error))
+    return found
+
+
+def _read(space: Space, path: str) -> ScanRecord:
+    remedy = f"delete it and {_ANEW}" if path == SCAN_PATH else "run the job again, which writes it anew"
+    return read_record(space, path, ScanRecord, SCAN_VERSION, remedy=remedy)
 
 
 def write_scan(uri: str | os.PathLike[str], record: ScanRecord) -> ScanRecord:
-    """Write the record, with the time; only the coordinator of the scan calls it."""
+    """Write the record and its copy, with the time; only the coordinator of the scan calls it."""
     stamp = utc_now()
     stamped = record.model_copy(update={"created": record.created or stamp, "updated": stamp})
-    text = json.dumps(stamped.as_json(), indent=2, ensure_ascii=False) + "\n"
-    open_space(uri).write(SCAN_PATH, text.encode())
+    for path in (SCAN_PATH, SCAN_COPY_PATH):
+        open_space(uri).write(path, record_bytes(stamped.as_json()))
     return stamped
 
 

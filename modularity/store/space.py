@@ -10,6 +10,7 @@ requests that time out. `RETRIES` and `CLIENT` say for how long.
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,7 +22,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
-from modularity.errors import InputError, StoreError
+from modularity.errors import InputError, StoreError, UnavailableError
 
 _PROBE = "write-check"
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
@@ -36,7 +37,7 @@ RETRIES: Mapping[str, Any] = {
 }
 """How an object store is asked again, with pauses that double from 0.1 to 15 seconds and are varied at random."""
 CUT_ANSWERS = 3
-"""How often a request is repeated whose answer ends too early."""
+"""How often a request is repeated whose answer ends too early, within the time of `RETRIES`."""
 CLIENT: Mapping[str, Any] = {"connect_timeout": "10s", "read_timeout": "2m", "timeout": "10m"}
 """Time to connect, between two answers, and for a whole request: a shard of 144 MiB needs 2 minutes at 10 Mbit/s."""
 _T = TypeVar("_T")
@@ -218,11 +219,12 @@ class Space:
 
     def _asked_again(self, action: Callable[[], _T]) -> _T:
         """What a request gives; repeated where its answer is lost or ends too early, which obstore does not repeat."""
+        end = time.monotonic() + RETRIES["retry_timeout"].total_seconds()
         for _ in range(0 if self.is_local else CUT_ANSWERS):
             try:
                 return action()
             except BaseError as error:
-                if not any(sign in str(error) for sign in _CUT):
+                if time.monotonic() > end or not any(sign in str(error) for sign in _CUT):
                     raise
         return action()
 
@@ -243,15 +245,16 @@ class Space:
                 raise
             raise StoreError(f"{verb} {self.address(path)} failed: a part of the path is no folder") from None
         except (BaseError, PermissionError, OSError, ValueError) as error:
-            cause = without_secrets(str(error).split("\n", 1)[0])
-            raise StoreError(f"{verb} {self.address(path)} failed: {cause}; {self._remedy(cause)}") from None
+            raise self._error(f"{verb} {self.address(path)} failed", str(error).split("\n", 1)[0]) from None
 
-    def _remedy(self, cause: str) -> str:
+    def _error(self, what: str, cause: str) -> StoreError:
+        """Error for the cause that the store gave, with the remedy."""
+        told = f"{what}: {without_secrets(cause)}"
         if any(full in cause for full in _FULL):
-            return "make room there and run the job again: what is recorded stays"
+            return UnavailableError(f"{told}; make room there and run the job again: what is recorded stays")
         if not self.is_local and any(sign in cause for sign in _UNANSWERED):
-            return "run the job again when the store answers: what is recorded stays"
-        return f"check {'the path and its permissions' if self.is_local else _REMOTE_CHECKS}"
+            return UnavailableError(f"{told}; run the job again when the store answers: what is recorded stays")
+        return StoreError(f"{told}; check {'the path and its permissions' if self.is_local else _REMOTE_CHECKS}")
 
 
 def open_space(uri: str | os.PathLike[str]) -> Space:

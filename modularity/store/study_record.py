@@ -1,6 +1,5 @@
 """The record of a study in parts, `study.json`: which parts it has; each is a run in the folder of its name."""
 
-import json
 import os
 from typing import Any
 
@@ -8,7 +7,7 @@ from pydantic import Field
 
 from modularity.config import Config
 from modularity.store.manifest import utc_now
-from modularity.store.scan_record import read_record
+from modularity.store.records import read_record, record_bytes
 from modularity.store.space import open_space
 
 STUDY_PATH = "study.json"
@@ -34,11 +33,12 @@ def is_study(uri: str | os.PathLike[str]) -> bool:
 
 def read_study(uri: str | os.PathLike[str]) -> StudyRecord:
     """The record of the study at `uri`; StoreError where it is missing, damaged, or of a newer version."""
-    return read_record(uri, STUDY_PATH, StudyRecord, STUDY_VERSION)
+    return read_record(
+        open_space(uri), STUDY_PATH, StudyRecord, STUDY_VERSION, remedy="run the job again, which writes it anew"
+    )
 
 
 def write_study(uri: str | os.PathLike[str], record: StudyRecord) -> None:
     """Write the record, with the time; only the coordinator of the study calls it."""
     stamped = record.model_copy(update={"created": utc_now()})
-    text = json.dumps(stamped.as_json(), indent=2, ensure_ascii=False) + "\n"
-    open_space(uri).write(STUDY_PATH, text.encode())
+    open_space(uri).write(STUDY_PATH, record_bytes(stamped.as_json()))

@@ -7,7 +7,7 @@ import pytest
 import tiny_jobs
 
 from modularity.errors import InputError
-from modularity.pipelines import plan_job
+from modularity.pipelines import plan_job, run_job, verify_runs
 from modularity.pipelines.random_control import control_config, control_uri
 from modularity.report import render_report
 from modularity.report.run_content import report_content
@@ -41,6 +41,12 @@ def test_the_curve_of_random_weights_stands_beside_that_of_the_model(
     page = render_report(report_content(run))
     assert "the same architecture with random weights" in page
     assert "words \\u00b7 layer 0 \\u00b7 random weights" in page
+    assert [report.problems for report in verify_runs(run.uri, n_rows=0)] == [(), ()]
+    content = control.content_hash()
+    control.discard(next(each for each, r in control.commits().items() if r.item.kind == "predictivity"))
+    assert not run_job(config, run.uri, quiet=True).was_finished
+    assert open_run(control.uri).content_hash() == content
+    assert run_job(config, run.uri, quiet=True).was_finished
     plan = plan_job(config)
     alone, second = plan_job(config.replace(controls={})), plan_job(control_config(config))
     assert plan.store_bytes == alone.store_bytes + second.store_bytes

@@ -10,7 +10,15 @@ import pytest
 import tiny_scans
 
 from modularity.errors import IdentityError, InputError, WorkError
-from modularity.pipelines import ScanConfig, plan_scan, run_job, run_scan, scan_status
+from modularity.pipelines import (
+    ScanConfig,
+    is_scan_complete,
+    plan_scan,
+    run_job,
+    run_scan,
+    scan_status,
+    verify_runs,
+)
 from modularity.pipelines.revisions import find_checkpoints
 from modularity.store import checkpoint_run, is_scan, open_space, open_summary, read_scan, verify_store
 from modularity.types import PARTITION
@@ -114,6 +122,29 @@ def test_a_finished_scan_is_left_as_it_is(scan_config: ScanConfig, scanned: Path
     before = {path: path.read_bytes() for path in scanned.rglob("run.json")}
     assert run_scan(scan_config, str(scanned), quiet=True).state != "failed"
     assert {path: path.read_bytes() for path in scanned.rglob("run.json")} == before
+
+
+def test_a_damaged_scan_is_verified_and_mended(scan_config: ScanConfig, scanned: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scan"
+    shutil.copytree(scanned, out)
+    assert [report.problems for report in verify_runs(str(out), n_rows=0)] == [()] * 6
+    assert is_scan_complete(str(out))
+    record, checkpoint = out / "scan.json", checkpoint_run(open_space(out), NAMES[1])
+    record.write_text(record.read_text().replace('"step": 10,', '"step": 11,'))
+    item_id, damaged = next((each, r) for each, r in checkpoint.commits().items() if r.item.kind == "capture")
+    Path(checkpoint.uri, damaged.objects[0].path).write_bytes(b"damaged")
+    told = [report.problems for report in verify_runs(str(out), n_rows=0)]
+    assert [len(problems) for problems in told] == [1, 0, 1, 0, 0, 0]
+    assert "scan.json was changed: it does not match its digest; delete it and run the job again" in told[0][0]
+    assert f"delete commits/{item_id}.json and run the job again" in told[2][0]
+    record.unlink()
+    Path(checkpoint.uri, "commits", f"{item_id}.json").unlink()
+    run_scan(scan_config, str(out), quiet=True)
+    assert [report.problems for report in verify_runs(str(out), n_rows=0)] == [()] * 6
+    assert [c.content_hash for c in read_scan(out).checkpoints] == [
+        c.content_hash for c in read_scan(scanned).checkpoints
+    ]
+    assert is_scan_complete(str(out))
 
 
 def test_status(scanned: Path) -> None:

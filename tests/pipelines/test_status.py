@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modularity.errors import StoreError
-from modularity.pipelines import run_status, status_of
+from modularity.pipelines import run_status, status_of, verify_runs
 from modularity.store import (
     Manifest,
     Run,
@@ -99,6 +99,12 @@ def test_a_study_in_parts_is_told_as_a_whole(finished: Run, tmp_path: Path) -> N
     text = status_of(str(study)).text()
     assert "state     interrupted: 1 of 2 parts are finished; the command that started the run goes on" in text
     assert json.loads(json.dumps(status_of(str(study)).as_json()))["parts"]["second"]["state"] == "interrupted"
+    first, *_ = verify_runs(str(study), n_rows=0)
+    assert first.problems == ()
+    (study / "study.json").write_text((study / "study.json").read_text().replace('"second"', '"sedond"'))
+    first, *parts = verify_runs(str(study), n_rows=0)
+    assert first.problems[0].endswith("does not match its digest; run the job again, which writes it anew")
+    assert [part.uri for part in parts] == [f"{study}/first", f"{study}/second"]
     (study / "study.json").write_text('{"schema_version": 1, "job": "x", "parts": []}')
     with pytest.raises(StoreError, match=r"study\.json is damaged at 'parts'"):
         status_of(str(study))

@@ -135,7 +135,7 @@ def test_sigterm_of_one_driver_finishes_what_runs_and_another_is_not_disturbed(
 
 def drive(address: str, folder: str) -> None:
     """A job in a process of its own: six items, of which item 1 waits."""
-    with open_executor(RuntimeConfig(address=address, grace_s=60)) as executor, sigterm_interrupts():
+    with sigterm_interrupts(), open_executor(RuntimeConfig(address=address, grace_s=60)) as executor:
         try:
             executor.run(items(6), Squares(folder, waits=(1,)))
         except Terminated:

@@ -1,11 +1,12 @@
 """SIGTERM raises KeyboardInterrupt inside the block, and nowhere else."""
 
 import signal
+import sys
 import threading
 
 import pytest
 
-from modularity.runtime.termination import Terminated, sigterm_interrupts, terminated_kept
+from modularity.runtime.termination import Terminated, handler_kept, sigterm_interrupts, terminated_kept
 
 
 def test_sigterm_is_an_interrupt_and_the_former_handler_comes_back() -> None:
@@ -56,3 +57,31 @@ def test_ctrl_c_is_not_taken_for_sigterm() -> None:
     with pytest.raises(KeyboardInterrupt) as caught, terminated_kept():
         raise KeyboardInterrupt
     assert not isinstance(caught.value, Terminated)
+
+
+def exit_like_ray(number: int, frame: object) -> None:
+    """The handler that `ray.init` sets."""
+    sys.exit(number)
+
+
+def test_the_handler_that_ray_sets_is_taken_back() -> None:
+    with sigterm_interrupts():
+        with handler_kept():
+            signal.signal(signal.SIGTERM, exit_like_ray)
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Terminated), handler_kept():
+            signal.signal(signal.SIGTERM, exit_like_ray)
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(SystemExit), handler_kept():
+            sys.exit(3)
+
+
+def test_without_interruption_ray_has_the_handler_that_it_sets() -> None:
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        with handler_kept():
+            signal.signal(signal.SIGTERM, exit_like_ray)
+        assert signal.getsignal(signal.SIGTERM) is exit_like_ray
+    finally:
+        signal.signal(signal.SIGTERM, former)

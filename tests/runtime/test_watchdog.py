@@ -3,8 +3,11 @@
 import subprocess
 import sys
 import textwrap
+import threading
 
-from modularity.runtime import InProcessExecutor
+import pytest
+
+from modularity.runtime import InProcessExecutor, Worker
 from modularity.types import WorkItem
 
 HANGS = """
@@ -30,6 +33,27 @@ def test_a_hung_item_ends_the_process_with_its_name() -> None:
     assert ended.stdout.splitlines() == ["at sleep(x=0)", "at sleep(x=1)"]
     assert "error: sleep(x=1) took longer than 0.3 s (runtime.item_timeout_s)" in ended.stderr
     assert "line 8 in worker" in ended.stderr
+
+
+def test_loading_that_hangs_ends_the_process(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    has_ended = threading.Event()
+
+    def end(code: int) -> None:
+        ended.append(code)
+        has_ended.set()
+
+    monkeypatch.setattr("modularity.runtime.watchdog.os._exit", end)
+
+    def load() -> Worker:
+        has_ended.wait(50)
+        return lambda item: {}
+
+    InProcessExecutor(load_timeout_s=0.05).run([WorkItem.of("item")], load)
+    assert ended == [1]
+    assert "error: loading took longer than 0.05 s (runtime.load_timeout_s)" in capfd.readouterr().err
 
 
 def test_a_fast_item_leaves_nothing_behind() -> None:

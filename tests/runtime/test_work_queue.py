@@ -2,7 +2,7 @@
 
 import pytest
 
-from modularity.errors import DataError, WorkError
+from modularity.errors import DataError, UnavailableError, WorkError
 from modularity.runtime.work_queue import Assignment, WorkQueue, raise_failures
 from modularity.types import WorkItem
 
@@ -24,8 +24,8 @@ def test_the_last_attempt_and_findings_are_failures() -> None:
     queue.failed(queue.take(), ConnectionError(""))
     assert not queue
     assert [(failure.item, failure.attempts) for failure in queue.failures] == [(ITEMS[0], 1), (ITEMS[1], 2)]
-    with pytest.raises(WorkError, match=r"2 of 9 work items failed, the others are recorded.*\n  square\(x=0\) failed"):
-        raise_failures(queue.failures, 9)
+    with pytest.raises(WorkError, match=r"2 of 2 work items failed, the others are recorded.*\n  square\(x=0\) failed"):
+        raise_failures(queue)
 
 
 def test_a_lack_of_memory_halves_the_batch() -> None:
@@ -34,3 +34,23 @@ def test_a_lack_of_memory_halves_the_batch() -> None:
     assert queue.take() == Assignment(ITEMS[0], attempt=2, halvings=1)
     queue.failed(Assignment(ITEMS[0], 2, 1), ConnectionError("lost"))
     assert queue.take() == Assignment(ITEMS[0], attempt=3, halvings=1)
+
+
+def test_no_item_is_started_when_the_store_is_at_fault() -> None:
+    queue = WorkQueue([WorkItem.of("square", x=x) for x in range(9)], max_attempts=3)
+    running = [queue.take() for _ in range(3)]
+    said = queue.failed(running[0], UnavailableError("no answer"))
+    assert said == "square(x=0) failed for good: UnavailableError: no answer; none of the others is started"
+    assert "failed for good" in queue.failed(running[1], ConnectionError("lost"))  # it would find the same store
+    assert not queue
+    with pytest.raises(UnavailableError) as caught:
+        raise_failures(queue)
+    first, *table = str(caught.value).splitlines()
+    assert first == (
+        "2 of 9 work items failed and 6 were not started, since the store is at fault, the others are recorded; "
+        "mend the cause and rerun"
+    )
+    assert table == [
+        "  square(x=0) failed after 1 attempt: UnavailableError: no answer",
+        "  square(x=1) failed after 1 attempt: ConnectionError: lost",
+    ]

@@ -13,6 +13,7 @@ from modularity.store import (
     is_scan,
     open_summary,
     read_scan,
+    scan_problems,
     write_scan,
 )
 
@@ -49,7 +50,10 @@ def test_what_is_no_scan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="has no tables yet: they are made when its checkpoints are done"):
         open_summary(tmp_path / "scan")
     path = tmp_path / "scan" / "scan.json"
-    values = json.loads(path.read_text())
+    values = {key: value for key, value in json.loads(path.read_text()).items() if key != "digest"}
+    path.write_text(path.read_text().replace('"step": 3', '"step": 7'))
+    with pytest.raises(StoreError, match=r"was changed: it does not match its digest; delete it and run the job again"):
+        read_scan(tmp_path / "scan")
     for text, message in (
         ("{", "is damaged, it is not JSON"),
         (json.dumps(values | {"schema_version": 9}), "has format version 9, this package reads up to 1"),
@@ -58,3 +62,21 @@ def test_what_is_no_scan_is_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(StoreError, match=message):
             read_scan(tmp_path / "scan")
+
+
+def test_a_record_that_is_lost_is_made_anew_from_its_copy(tmp_path: Path) -> None:
+    written = write_scan(tmp_path, RECORD)
+    assert scan_problems(tmp_path) == []
+    (tmp_path / "scan.json").write_bytes(b"\0" + (tmp_path / "scan.json").read_bytes()[1:])
+    (problem,) = scan_problems(tmp_path)
+    assert problem.endswith("delete it and run the job again, which makes it anew from scan.copy.json")
+    (tmp_path / "scan.json").unlink()
+    assert is_scan(tmp_path)
+    with pytest.raises(StoreError, match=r"scan\.json is missing; run the job again, which makes it anew"):
+        read_scan(tmp_path)
+    found = find_scan(tmp_path)
+    assert found == written
+    write_scan(tmp_path, found)
+    (tmp_path / "scan.copy.json").write_text("{}")
+    (problem,) = scan_problems(tmp_path)
+    assert problem.startswith(str(tmp_path / "scan.copy.json"))

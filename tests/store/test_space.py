@@ -3,8 +3,9 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from obstore.exceptions import GenericError
 
-from modularity.errors import InputError, StoreError
+from modularity.errors import InputError, StoreError, UnavailableError
 from modularity.store import MissingObjectError, Space, open_space
 
 
@@ -80,7 +81,7 @@ def test_a_full_disk_is_said_to_be_full(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("modularity.store.space.obstore.put", put)
-    with pytest.raises(StoreError, match="No space left on device; make room there and run the job again"):
+    with pytest.raises(UnavailableError, match="No space left on device; make room there and run the job again"):
         open_space(tmp_path).write("a", b"")
 
 
@@ -95,3 +96,21 @@ def test_file_in_the_way(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(StoreError, match=r"writing .*run/x failed"):
         open_space(tmp_path / "run").write("x", b"")
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(0, 4), (300, 1)])
+def test_a_lost_answer_is_asked_for_again_as_long_as_a_store_is_asked(seconds, asked, monkeypatch):
+    """Else a store that is down would be asked four times as long as is said."""
+    calls = []
+
+    def put(*arguments, **options):
+        calls.append(options)
+        raise GenericError("error sending request for url")
+
+    monkeypatch.setattr("modularity.store.space.obstore.put", put)
+    monkeypatch.setattr("modularity.store.space.time.monotonic", lambda: seconds * len(calls))
+    space = open_space("s3://bucket/run")
+    monkeypatch.setattr(space, "_opened", lambda create: None)
+    with pytest.raises(UnavailableError, match="run the job again when the store answers"):
+        space.write("a", b"")
+    assert len(calls) == asked
