@@ -1,4 +1,4 @@
-"""Workers, nodes and the driver of a job on a real Ray cluster are killed at random; nothing may be lost or differ.
+"""Workers, nodes, the driver and the head of a real Ray cluster are killed at random; nothing may be lost or differ.
 
     python benchmarks/chaos.py                          # ten minutes on 2 cores
     python benchmarks/chaos.py --minutes 2 --seed 7
@@ -7,9 +7,10 @@
 
 A Ray cluster of several nodes runs in processes of this machine (`ray.cluster_utils`), each node with one CPU. Round
 after round a job is started on it and killed by SIGKILL, a part at a time, at random moments: a worker, a node
-(another one joins), the driver (the same command is given again). When the kills of the round are used up, the job is
-left alone until it is finished. Then its content hash is compared with that of an undisturbed run in one process, and
-every stored byte with its record.
+(another one joins), the driver (the same command is given again), the head with all nodes (the driver has to end by
+itself, with a message and an exit code; the same command is given again on a new cluster). When the kills of the round
+are used up, the job is left alone until it is finished. Then its content hash is compared with that of an undisturbed
+run in one process, and every stored byte with its record.
 
 The job is an analysis of the last checkpoint of the trained series that ships with the package. Redone are items that
 were begun again, because their worker died before it recorded them. Exit code 1 if anything differs, is lost or is
@@ -40,9 +41,11 @@ from modularity.runtime import RuntimeConfig, WorkerFactory, open_executor, sigt
 from modularity.store import Manifest, ResultArray, Run, create_run, find_run, open_run, verify_store
 from modularity.types import WorkItem
 
-KINDS = ("worker", "node", "driver")
+KINDS = ("worker", "node", "driver", "head")
 MAX_STARTS = 20
 PATIENCE_S = 1200
+GOODBYE_S = 120
+"""Time in which a driver has to notice that the head is dead; Ray itself waits for a minute, here for 5 seconds."""
 N_LIGHT, LIGHT_ITEM_S = 40, 0.1
 
 
@@ -243,7 +246,7 @@ class Chaos:
                 outcome.problems.append(f"not finished after {PATIENCE_S} s")
                 break
             n_done = n_recorded(out)
-            if waiting and due(n_done) and n_done < self.n_items and self._kill(waiting[0], driver):
+            if waiting and due(n_done) and n_done < self.n_items and self._kill(waiting[0], driver, outcome):
                 outcome.kills.append((waiting.pop(0), n_done))
                 due = self._moment(out)
             time.sleep(0.02)
@@ -258,15 +261,32 @@ class Chaos:
         then = now + self.draw.uniform(0.0, self.undisturbed_s)
         return (lambda n_done: n_done >= n_then) if self.draw.random() < 0.7 else lambda _: time.monotonic() >= then
 
-    def _kill(self, kind: str, driver: subprocess.Popen[bytes]) -> bool:
+    def _kill(self, kind: str, driver: subprocess.Popen[bytes], outcome: Round) -> bool:
         if kind == "worker":
             return self.nodes.kill_worker(self.draw)
         if kind == "node":
             self.nodes.kill_node(self.draw)
+        elif kind == "head":
+            outcome.problems += self._kill_head(driver)
         else:
             driver.kill()
             driver.wait()
         return True
+
+    def _kill_head(self, driver: subprocess.Popen[bytes]) -> list[str]:
+        """The whole cluster; another one takes its place when the driver has ended. What is wrong with its end."""
+        n_said = self.log.stat().st_size
+        self.nodes.stop()
+        try:
+            code = driver.wait(GOODBYE_S)
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            driver.wait()
+            return [f"the driver was still there {GOODBYE_S} s after the head died"]
+        finally:
+            self.nodes = Nodes(self.nodes.n_nodes)
+        problems = ["the driver ended with 0 when the head died"] if code == 0 else []
+        return problems + (["the driver said nothing of its end"] if self.log.stat().st_size == n_said else [])
 
     def _judge(self, out: Path, begun: Path, outcome: Round) -> None:
         starts = Counter(path.name.split(".")[0] for path in begun.iterdir())
@@ -325,6 +345,7 @@ def own_folder() -> Iterator[Path]:
         "RAY_TMPDIR": str(folder / "r"),
         "RAY_AUTH_MODE": "token",
         "RAY_raylet_start_wait_time_s": "120",  # of a busy machine
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "OMP_NUM_THREADS": "1",
@@ -383,7 +404,7 @@ def main(given: list[str] | None = None) -> None:
         chaos = Chaos(folder, light=arguments.light, n_nodes=arguments.nodes, seed=arguments.seed)
         try:
             while time.monotonic() < end and len(rounds) != arguments.rounds:
-                some = chaos.draw.choices(KINDS, weights=(4, 3, 3), k=chaos.draw.randint(1, 4))
+                some = chaos.draw.choices(KINDS, weights=(4, 3, 3, 1), k=chaos.draw.randint(1, 4))
                 kinds = chaos.draw.sample(arguments.kill, k=len(arguments.kill)) if arguments.kill else some
                 rounds.append(chaos.round(len(rounds) + 1, tuple(kinds)))
                 print(rounds[-1].row(len(rounds)), file=sys.stderr, flush=True)

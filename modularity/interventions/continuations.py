@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from modularity.errors import InputError
+from modularity.errors import InputError, NumericError
 from modularity.interventions.context import digest
 from modularity.interventions.language_modelling import ends_with_eos, sentinel_id
 from modularity.models import HeadModel
@@ -154,6 +154,12 @@ class _Writer:
                     decoder_input_ids=torch.cat([begin_BT, new_BT], dim=1),
                 ).logits
         last_BV: torch.Tensor = logits_BTV[:, -1].double()
+        bad = last_BV.isnan().any(1).nonzero()
+        if len(bad):
+            begin = self._tokenizer.decode(self._prompt_BT[bad[0, 0]])
+            raise NumericError(
+                f"after {begin!r} logits are NaN: the model leaves the range of its dtype; load it as float32"
+            )
         return last_BV
 
     def _noise(self, n_tokens: int, place: int, seed: int) -> torch.Tensor:

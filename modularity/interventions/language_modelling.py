@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from modularity.data.batches import cut_batches
-from modularity.errors import InputError
+from modularity.errors import InputError, NumericError
 from modularity.models import HeadModel
 from modularity.models.heads import HeadKind
 from modularity.types import StackName, content_digest
@@ -27,6 +27,8 @@ IGNORED = -100
 SENTINEL = "<extra_id_0>"
 MASKED_SHARE = 0.15
 TOP_K = 10
+N_QUOTED = 16
+"""Tokens of a text that a message quotes."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,11 @@ def count_predictions(
     texts : as from `token_texts`, of the model's kind
     common : int64, the commonest tokens
     tokens_per_batch : size of a batch; logits of all its positions are held
+
+    Raises
+    ------
+    NumericError
+        The loss of a token is not finite; the message names its text.
     """
     n = len(texts.texts)
     found = {name: np.zeros(n, np.int64) for name in ("n_tokens", "n_top1", "n_top10", "n_uncommon", "n_top1_uncommon")}
@@ -205,6 +212,7 @@ def count_predictions(
             rank_M = _ranks(logits_MV, gold_M)
             loss_M = F.cross_entropy(logits_MV, gold_M, reduction="none").double().cpu().numpy()
         text_M = np.repeat(batch.text_B, asked_BT.sum(1).cpu().numpy())
+        _check_finite(model, texts, loss_M, text_M)
         uncommon_M = (~torch.isin(gold_M, is_common)).cpu().numpy()
         first_M, ten_M = (rank_M == 0).cpu().numpy(), (rank_M < TOP_K).cpu().numpy()
         for name, hits_M in (
@@ -228,12 +236,19 @@ def largest_difference(
     -------
     difference, largest, n_tokens : largest absolute difference, largest absolute logit of the first model, and at how
         many tokens they were compared
+
+    Raises
+    ------
+    NumericError
+        A logit is not finite.
     """
     difference, largest, n_tokens = 0.0, 0.0, 0
     with torch.inference_mode():
         for batch in model_batches(one, texts, tokens_per_batch=tokens_per_batch):
             asked_BT = torch.from_numpy(batch.labels_BT != IGNORED)
             left_MV, right_MV = (run_batch(model, batch).float().cpu()[asked_BT] for model in (one, other))
+            if not (left_MV.isfinite().all() and right_MV.isfinite().all()):
+                raise NumericError("a logit is not finite: the models cannot be compared; load them as float32")
             difference = max(difference, float((left_MV - right_MV).abs().max()))
             largest = max(largest, float(left_MV.abs().max()))
             n_tokens += int(asked_BT.sum())
@@ -329,6 +344,17 @@ def _padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[np.ndarray, np.nd
     for index, row in enumerate(rows):
         padded_BT[index, : len(row)] = row
     return padded_BT, np.arange(padded_BT.shape[1]) < lengths_B[:, None]
+
+
+def _check_finite(model: HeadModel, texts: TokenTexts, loss_M: np.ndarray, text_M: np.ndarray) -> None:
+    """NumericError where a loss is not finite: its token would have rank 0, and so count as right."""
+    bad = text_M[~np.isfinite(loss_M)]
+    if len(bad):
+        begin = model.base.tokenizer.decode(texts.texts[bad[0]].inputs[:N_QUOTED])
+        raise NumericError(
+            f"the loss of a token of text {bad[0]}, which begins {begin!r}, is not finite: the model leaves the range "
+            "of its dtype there; load it as float32 (model.dtype), or leave the text out"
+        )
 
 
 def _ranks(logits_MV: torch.Tensor, gold_M: torch.Tensor) -> torch.Tensor:

@@ -99,6 +99,11 @@ def last_logits(model: HeadModel, table: TokenTable, *, n_texts: int, tokens_per
     table : texts with one row each
     n_texts : at most so many
     tokens_per_batch : as in `compare_outputs`
+
+    Raises
+    ------
+    NumericError
+        A logit is not finite.
     """
     n_texts = min(n_texts, table.n_rows)
     forward = Forward(model.module, model.base)
@@ -110,6 +115,7 @@ def last_logits(model: HeadModel, table: TokenTable, *, n_texts: int, tokens_per
         if model.kind == "seq2seq":
             last_B = np.zeros_like(last_B)
         logits_BV = forward(batch).logits[torch.arange(batch.n_examples), torch.from_numpy(last_B)]
+        _check_finite(logits_BV)
         found.update(zip(batch.rows_B.tolist(), logits_BV.float().cpu().numpy()))
     return np.stack([found[text] for text in range(n_texts)])
 
@@ -142,8 +148,7 @@ def _compared(whole_PV: torch.Tensor, changed_PV: torch.Tensor, next_P: torch.Te
         parts |= {"loss_N": [], "whole_loss_N": []}
     for start in range(0, len(whole_PV), _ROWS):
         whole, changed = (logits[start : start + _ROWS].double() for logits in (whole_PV, changed_PV))
-        if not (torch.isfinite(whole).all() and torch.isfinite(changed).all()):
-            raise NumericError("a logit is not finite: the model leaves the range of its dtype; load it as float32")
+        _check_finite(whole, changed)
         log_whole, log_changed = whole.log_softmax(1), changed.log_softmax(1)
         parts["kl_N"].append((log_whole.exp() * (log_whole - log_changed)).sum(1).clamp_min(0.0))
         parts["agreement_N"].append((_first_largest(whole) == _first_largest(changed)).double())
@@ -152,6 +157,11 @@ def _compared(whole_PV: torch.Tensor, changed_PV: torch.Tensor, next_P: torch.Te
             parts["loss_N"].append(-log_changed.gather(1, at)[:, 0])
             parts["whole_loss_N"].append(-log_whole.gather(1, at)[:, 0])
     return {name: torch.cat(values).cpu().numpy() if values else np.zeros(0) for name, values in parts.items()}
+
+
+def _check_finite(*logits: torch.Tensor) -> None:
+    if not all(bool(torch.isfinite(each).all()) for each in logits):
+        raise NumericError("a logit is not finite: the model leaves the range of its dtype; load it as float32")
 
 
 def _first_largest(logits: torch.Tensor) -> torch.Tensor:

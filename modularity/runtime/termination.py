@@ -1,5 +1,6 @@
 """SIGTERM as an interruption: a job that a scheduler stops ends like one that was stopped by Ctrl-C."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -41,20 +42,28 @@ def sigterm_interrupts() -> Iterator[None]:
 
 @contextmanager
 def handler_kept() -> Iterator[None]:
-    """Put the handler of SIGTERM back that was there before the block.
+    """Put the handler of `sigterm_interrupts` back after a block that sets another; `Terminated` where SIGTERM came.
 
-    `ray.init` sets one that exits with code 15 and no word; where it did so inside the block, `Terminated` is raised.
+    `ray.init` sets one that exits with code 15 and no word, and where that exception ends in a callback, SIGTERM is
+    lost. What arrives is read from the file descriptor that Python writes signals to, whatever handler there is.
     """
     former = signal.getsignal(signal.SIGTERM)
+    if not isinstance(former, _Handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    other = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield
-    except SystemExit as ended:
-        if isinstance(former, _Handler) and ended.code == signal.SIGTERM:
-            raise Terminated("by SIGTERM") from None
-        raise
     finally:
-        if isinstance(former, _Handler):
-            signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGTERM, former)
+        signal.set_wakeup_fd(other)
+        os.close(writer)
+        with open(reader, "rb") as arrived:
+            has_come = signal.SIGTERM in arrived.read()
+        if has_come:
+            raise Terminated("by SIGTERM") from None
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class ImportanceSums(Accumulator):
         Raises
         ------
         DataError
-            No such kind, or a unit has seen no token.
+            No such kind, a unit has seen no token, or values were not finite.
         """
         if kind not in get_args(ImportanceKind) or not (self.count > 0).all():
             raise DataError(
@@ -95,6 +95,12 @@ class ImportanceSums(Accumulator):
             "sqrt": self.roots / self.count,
             "mean_difference": self.mean,
         }
+        n_bad = int((~np.isfinite(values[kind])).sum())
+        if n_bad:
+            raise DataError(
+                f"importance {kind!r} of {n_bad} of {len(self.count)} units is not finite: the model leaves the range "
+                "of its dtype on these texts; load it as float32 (model.dtype)"
+            )
         return values[kind]
 
 

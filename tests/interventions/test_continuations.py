@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tiny_texts import Tiny, sentinel_tokenizer
+from tiny_texts import Tiny, nan_at, sentinel_tokenizer
 
 from modularity.data import series_path
 from modularity.data.language_tokenizer import TOKEN_IDS
-from modularity.errors import DataError, InputError
+from modularity.errors import DataError, InputError, NumericError
 from modularity.interventions.continuations import continuations, make_prompts
 from modularity.interventions.judge import train_judge
 from modularity.interventions.pruning import pruned, units_of
@@ -47,6 +47,13 @@ def test_greedy_is_the_likeliest_token_of_a_plain_loop(tiny: Tiny) -> None:
         logits[[0, 1, 2]] = -torch.inf  # special tokens; the end, too, before n_least
         ids.append(int(logits.argmax()))
     assert found[0] == model.base.tokenizer.decode(ids[2:])
+
+
+def test_a_prompt_after_which_the_model_gives_nan_is_named(tiny: Tiny) -> None:
+    model = with_sentinel(tiny, "opt")
+    prompts, _ = make_prompts("causal", model.base.tokenizer, TEXTS, n_prompt=2, n_new=2)
+    with nan_at(model, "w8"), pytest.raises(NumericError, match="after 'w7 w8' logits are NaN"):
+        continuations(model, prompts, n_new=2, n_least=2)
 
 
 @pytest.mark.parametrize("name", ["opt", "t5"])

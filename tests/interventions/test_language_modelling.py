@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from tiny_texts import TEXTS, model_of, sentinel_tokenizer
+from tiny_texts import TEXTS, model_of, nan_at, sentinel_tokenizer
 
-from modularity.errors import InputError
+from modularity.errors import InputError, NumericError
 from modularity.interventions.language_modelling import (
     IGNORED,
     count_predictions,
@@ -101,3 +101,13 @@ def test_tokenizers_that_do_not_fit_are_named(tiny: Callable[..., HeadModel]) ->
         token_texts("masked", sentinel_tokenizer(), TEXTS, max_tokens=9)
     with pytest.raises(InputError, match="none of 1 texts has a token to predict"):
         token_texts("causal", tiny("opt").base.tokenizer, ["w1"], max_tokens=9)
+
+
+def test_a_text_on_which_the_model_gives_nan_is_named_and_not_counted_as_right(tiny: Callable[..., HeadModel]) -> None:
+    model = model_of(tiny, "opt")
+    texts = token_texts("causal", model.base.tokenizer, TEXTS, max_tokens=9)
+    with nan_at(model, "w6"):
+        with pytest.raises(NumericError, match=r"text 0, which begins 'w1 w2 w3.*load it as float32"):
+            count_predictions(model, texts, texts.commonest(2), tokens_per_batch=16)
+        with pytest.raises(NumericError, match="the models cannot be compared"):
+            largest_difference(model, model, texts)

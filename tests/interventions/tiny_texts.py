@@ -1,6 +1,7 @@
 """Texts of the words of the tiny models, a tokenizer with a sentinel, and what the tests of pruning share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,3 +50,18 @@ def some_removed(model: HeadModel) -> dict[Any, np.ndarray]:
         kind: np.random.default_rng(seed).random(units.n) < 0.35
         for seed, (kind, units) in enumerate(units_of(model.base).items())
     }
+
+
+@contextmanager
+def nan_at(model: HeadModel, word: str) -> Iterator[None]:
+    """The embedding of one word is NaN, as what leaves the range of a dtype becomes."""
+    token = model.base.tokenizer.convert_tokens_to_ids(word)
+
+    def spoil(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
+        return out.masked_fill((args[0] == token)[..., None], torch.nan)
+
+    handle = model.module.get_input_embeddings().register_forward_hook(spoil)
+    try:
+        yield
+    finally:
+        handle.remove()

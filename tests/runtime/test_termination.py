@@ -1,5 +1,6 @@
 """SIGTERM raises KeyboardInterrupt inside the block, and nowhere else."""
 
+import contextlib
 import signal
 import sys
 import threading
@@ -73,6 +74,10 @@ def test_the_handler_that_ray_sets_is_taken_back() -> None:
         with pytest.raises(Terminated), handler_kept():
             signal.signal(signal.SIGTERM, exit_like_ray)
             signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Terminated), handler_kept():
+            signal.signal(signal.SIGTERM, exit_like_ray)
+            with contextlib.suppress(SystemExit):  # as where it is raised in a callback
+                signal.raise_signal(signal.SIGTERM)
         with pytest.raises(SystemExit), handler_kept():
             sys.exit(3)
 

@@ -65,3 +65,11 @@ def test_wrong_input_is_refused() -> None:
         pruning_scores(ImportanceSums.of(ROWS), ImportanceSums.of(ROWS), "abs", epsilon=0)
     with pytest.raises(DataError, match="merge accumulators of the same neurons"):
         ImportanceSums.empty(3).merge(ImportanceSums.empty(4))
+
+
+def test_importances_that_are_not_finite_are_refused() -> None:
+    sums = ImportanceSums.of(ROWS)
+    sums.absolute[1] = np.nan
+    with pytest.raises(DataError, match=r"importance 'abs' of 1 of 3 units is not finite: .*load it as float32"):
+        sums.importance("abs")
+    assert sums.importance("freq").tolist() == [0.5, 0.25, 0.0]
