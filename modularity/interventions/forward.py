@@ -4,14 +4,31 @@ Encoder-decoder models get the decoder start token as the only token of the deco
 """
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from modularity.data import TokenBatch
 from modularity.models import LoadedModel
+
+N_NAMED = 20
+"""Examples that a note names."""
+
+
+@contextmanager
+def naming_examples(rows: npt.NDArray[np.int64]) -> Iterator[None]:
+    """Add to an error of the model which examples it ran on."""
+    try:
+        yield
+    except Exception as error:
+        more = f" and {len(rows) - N_NAMED} more" if len(rows) > N_NAMED else ""
+        error.add_note(f"the model ran on the examples {', '.join(map(str, rows[:N_NAMED]))}{more}, counted from 0")
+        raise
 
 
 class Forward:
@@ -30,7 +47,7 @@ class Forward:
 
     def __call__(self, batch: TokenBatch) -> Any:
         """What the model returns, without gradients."""
-        with torch.inference_mode():
+        with torch.inference_mode(), naming_examples(batch.row_ids):
             return self.differentiable(batch)
 
     def differentiable(self, batch: TokenBatch) -> Any:

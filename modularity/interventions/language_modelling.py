@@ -19,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from modularity.data.batches import cut_batches
 from modularity.errors import InputError, NumericError
+from modularity.interventions.forward import naming_examples
 from modularity.models import HeadModel
 from modularity.models.heads import HeadKind
 from modularity.types import StackName, content_digest
@@ -265,7 +266,8 @@ def model_batches(model: HeadModel, texts: TokenTexts, *, tokens_per_batch: int)
 
 def run_batch(model: HeadModel, batch: LanguageBatch) -> torch.Tensor:
     """Logits of a batch, (B, T, V), in the dtype of the model; without gradients only in inference mode."""
-    logits_BTV: torch.Tensor = model.module(**_tensors(batch, model)).logits
+    with naming_examples(batch.text_B):
+        logits_BTV: torch.Tensor = model.module(**_tensors(batch, model)).logits
     return logits_BTV
 
 

@@ -81,7 +81,7 @@ class WorkQueue:
         halvings = given.halvings + isinstance(error, MemoryError)
         self._again[given.item] = Assignment(given.item, given.attempt + 1, halvings)
         self._waiting.append(given.item)
-        smaller = f", next with 1/{2**halvings} of the batch" if halvings else ""
+        smaller = f", next with 1/{2**halvings} of the batch where it has one" if halvings else ""
         return f"{given.item} goes back, attempt {given.attempt} of {self._max_attempts} failed{smaller}: {cause}"
 
 

@@ -29,3 +29,19 @@ def test_a_decoder_without_start_token_is_refused(tiny) -> None:
     model.base.hf_config.decoder_start_token_id = model.base.hf_config.pad_token_id = None
     with pytest.raises(ModelError, match="neither decoder_start_token_id nor pad_token_id"):
         Forward(model.module, model.base)
+
+
+def test_an_error_of_the_model_names_the_examples_of_the_batch(tiny, batch_of) -> None:
+    model, batch = tiny("opt"), batch_of([5, 3])
+
+    def fail(module: object, args: object) -> None:
+        raise RuntimeError("device-side assert")
+
+    handle = model.module.get_output_embeddings().register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(RuntimeError) as caught:
+            Forward(model.module, model.base)(batch)
+    finally:
+        handle.remove()
+    rows = ", ".join(map(str, batch.row_ids))
+    assert caught.value.__notes__ == [f"the model ran on the examples {rows}, counted from 0"]

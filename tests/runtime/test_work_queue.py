@@ -30,7 +30,7 @@ def test_the_last_attempt_and_findings_are_failures() -> None:
 
 def test_a_lack_of_memory_halves_the_batch() -> None:
     queue = WorkQueue(ITEMS[:1], max_attempts=4)
-    assert "next with 1/2 of the batch" in queue.failed(queue.take(), MemoryError("killed"))
+    assert "next with 1/2 of the batch where it has one" in queue.failed(queue.take(), MemoryError("killed"))
     assert queue.take() == Assignment(ITEMS[0], attempt=2, halvings=1)
     queue.failed(Assignment(ITEMS[0], 2, 1), ConnectionError("lost"))
     assert queue.take() == Assignment(ITEMS[0], attempt=3, halvings=1)
