@@ -263,6 +263,7 @@ def _choose_partition(start: _Start, states: _States, executor: Executor, out: s
             _factory(start, states.record.model_copy(update={"partition_of": name}), names, out, executor),
             on_done=lambda _, info, found=found: found.update(info),  # type: ignore[misc]
             uses_model=True,
+            n_next=len(start.waiting),
         )
         if "error" not in found:
             states.update(partition_of=name)
