@@ -66,9 +66,14 @@ class RayPool:
         self._read_at = self._asked_at = self._told_at = time.monotonic()
 
     def rebuild(self, factory: WorkerFactory, workers: Sequence[Any]) -> None:
-        """Build workers by another factory from now on, these ones first; a new process would have to import torch."""
+        """Build workers by another factory from now on, first these and those whose worker is still being built.
+
+        Their processes are kept: a new one would have to import torch.
+        """
         self._factory = ray.put(factory)
-        for actor in workers:
+        actors = [*workers, *self._building.values()]
+        self._building, self._built_since = {}, {}
+        for actor in actors:
             self._build(actor)
 
     def _build(self, actor: Any) -> None:
