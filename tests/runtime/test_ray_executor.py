@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ray.exceptions import OutOfMemoryError
 from modularity.errors import InputError, WorkError
 from modularity.runtime import RuntimeConfig, open_executor, ray_pool
 from modularity.runtime.cluster_view import UNLIMITED, ClusterView, Needs
+from modularity.runtime.scheduler import NotStarted
 from modularity.types import WorkItem
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -106,6 +108,25 @@ def test_workers_of_the_next_call_are_started_early_and_built_by_its_factory(tmp
         executor.run(ITEMS, ProcessNames("next", str(tmp_path)), on_done=lambda _, info: told.append(dict(info)))
     assert [each["name"] for each in told] == ["next"] * 7
     assert len({each["pid"] for each in told}) == 2
+
+
+def test_a_worker_that_loads_for_too_long_is_killed_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[Any] = []
+    now = [0.0]
+    actor = SimpleNamespace(build=SimpleNamespace(remote=lambda factory: "being built"))
+    monkeypatch.setattr(ray_pool, "ray", SimpleNamespace(
+        put=lambda factory: factory, kill=killed.append, wait=lambda refs, **options: ([], refs)
+    ))  # fmt: skip
+    monkeypatch.setattr(ray_pool, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pool = ray_pool.RayPool(lambda: lambda item: {}, Needs(1, 0), RuntimeConfig(load_timeout_s=60))
+    pool.rebuild(lambda: lambda item: {}, [actor])
+    now[0] = 59.0
+    assert (pool.wait(5), pool.n_building) == ([], 1)
+    now[0] = 61.0
+    (event,) = pool.wait(5)
+    assert isinstance(event, NotStarted)
+    assert str(event.error) == "nothing was loaded within 60 s (runtime.load_timeout_s)"
+    assert (killed, pool.n_building) == ([actor], 0)
 
 
 def test_a_worker_that_ray_kills_for_its_memory_is_a_lack_of_memory() -> None:

@@ -1,6 +1,7 @@
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from obstore.exceptions import GenericError
@@ -108,7 +109,8 @@ def test_a_lost_answer_is_asked_for_again_as_long_as_a_store_is_asked(seconds, a
         raise GenericError("error sending request for url")
 
     monkeypatch.setattr("modularity.store.space.obstore.put", put)
-    monkeypatch.setattr("modularity.store.space.time.monotonic", lambda: seconds * len(calls))
+    clock = SimpleNamespace(monotonic=lambda: seconds * len(calls))
+    monkeypatch.setattr("modularity.store.space.time", clock)
     space = open_space("s3://bucket/run")
     monkeypatch.setattr(space, "_opened", lambda create: None)
     with pytest.raises(UnavailableError, match="run the job again when the store answers"):
