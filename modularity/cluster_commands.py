@@ -197,8 +197,8 @@ def _follow(cluster: "Cluster", submission_id: str) -> None:
 
     try:
         ended = cluster.follow(submission_id, write)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(
             f"following {submission_id}: the job itself goes on; `modularity stop {submission_id} --address "
             f"{cluster.address}` stops it"
         ) from None

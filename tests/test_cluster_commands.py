@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,6 +154,24 @@ def test_the_verdict_is_that_of_the_job_which_has_the_code_and_the_config(addres
     assert "exit code 7" in call("status", "fails-1", "--address", address).stdout
     with pytest.raises(InputError, match="fails-1 has been submitted already"):
         cluster.submit("true", submission_id="fails-1", runtime_env={}, metadata={})
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_who_stops_following_is_told_that_the_job_goes_on(number: int, code: int, monkeypatch: Any) -> None:
+    class Followed:
+        address = "http://head:8265"
+
+        def follow(self, submission_id: str, write: Any) -> Any:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr("modularity.cluster_commands._cluster", lambda address, token: Followed())
+    monkeypatch.setattr("modularity.submitting.find_submission", lambda cluster, name: SimpleNamespace(id=name))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        output = call("logs", "job-1", "--follow", code=code, token=None).output
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "interrupted following job-1: the job itself goes on; `modularity stop job-1 --address" in output
 
 
 @pytest.mark.parametrize(

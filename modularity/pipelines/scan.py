@@ -6,11 +6,11 @@ each; what is finished is not run again, so that the same call resumes a scan, a
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modularity.errors import InputError, ModularityError, WorkError
+from modularity.errors import InputError, ModularityError, StoreError, WorkError
 from modularity.models import choose_matmul_mode, describe_model, uses_gpu
 from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.place import attempt, raise_all
@@ -205,16 +205,17 @@ class _States:
 
 @contextmanager
 def _states(out: str, start: _Start) -> Iterator[_States]:
-    """The record for the time of the work: `running`, then `finished`, `failed` or `interrupted`."""
+    """The record for the time of the work: `running`, then `finished`, `failed` or `interrupted`.
+
+    Where that cannot be written, as on a full disk, the cause of the end is what is told.
+    """
     states = _States(out, start.record)
     states.update(state="running", notes=start.selection.notes)
     try:
         yield states
-    except KeyboardInterrupt:
-        states.update(state="interrupted")
-        raise
-    except BaseException:
-        states.update(state="failed")
+    except BaseException as error:
+        with suppress(StoreError):
+            states.update(state="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     failed = any(checkpoint.state == "failed" for checkpoint in states.record.checkpoints)
     states.update(state="failed" if failed else "finished")

@@ -9,7 +9,7 @@ import documented
 import pytest
 import tiny_scans
 
-from modularity.errors import IdentityError, InputError, WorkError
+from modularity.errors import IdentityError, InputError, UnavailableError, WorkError
 from modularity.pipelines import (
     ScanConfig,
     is_scan_complete,
@@ -17,8 +17,10 @@ from modularity.pipelines import (
     run_job,
     run_scan,
     scan_status,
+    scan_worker,
     verify_runs,
 )
+from modularity.pipelines import scan as scan_module
 from modularity.pipelines.revisions import find_checkpoints
 from modularity.store import checkpoint_run, is_scan, open_space, open_summary, read_scan, verify_store
 from modularity.types import PARTITION
@@ -248,6 +250,33 @@ def test_an_interrupted_scan_goes_on(
     record = run_scan(scan_config, str(out), quiet=True)
     assert [c.content_hash for c in record.checkpoints] == [c.content_hash for c in read_scan(scanned).checkpoints]
     assert open_summary(out).content_hash() == open_summary(scanned).content_hash()
+
+
+@pytest.mark.parametrize("is_down", [False, True], ids=["one record", "every record"])
+def test_a_store_at_fault_ends_the_scan_with_the_table_of_what_failed(
+    is_down: bool, scan_config: ScanConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, begun = tmp_path / "scan", []
+    original = scan_worker.run_with
+
+    def unavailable(*arguments: Any, only_partition: bool, **options: Any) -> Any:
+        if only_partition:
+            return original(*arguments, only_partition=True, **options)
+        begun.append(arguments)
+        if is_down:
+            monkeypatch.setattr(scan_module, "write_scan", no_answer)
+        return no_answer()
+
+    def no_answer(*_: Any) -> Any:
+        raise UnavailableError("no answer")
+
+    monkeypatch.setattr(scan_worker, "run_with", unavailable)
+    with pytest.raises(UnavailableError, match="1 of 4 work items failed and 3 were not started"):
+        run_scan(scan_config, str(out), quiet=True)
+    assert len(begun) == 1
+    record = read_scan(out)
+    assert record.state == ("running" if is_down else "failed")
+    assert {checkpoint.state for checkpoint in record.checkpoints} == {"planned"}
 
 
 @pytest.mark.slow
