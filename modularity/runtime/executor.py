@@ -63,8 +63,8 @@ class RuntimeConfig(Config):
     """Attempts for an item whose worker dies or fails with an unexpected error; input errors are not retried."""
     item_timeout_s: float | None = Field(default=None, gt=0)
     """Seconds that one item may take; then its worker is killed and the item tried again. In process, where nobody can
-    kill the worker and go on, the whole job ends with a message and exit code 1. Loading the model counts only in jobs
-    that load it with the first item that needs it: all but captures. None: no limit."""
+    kill the worker and go on, the whole job ends with a message and exit code 1. Loading the model counts where the
+    first item that needs it loads it. None: no limit."""
     load_timeout_s: float | None = Field(default=None, gt=0)
     """Seconds that a worker may take to load its model before its first item; then it is killed and another one asked
     for, at most `max_attempts` times in a row; in process the job ends. None: no limit."""
