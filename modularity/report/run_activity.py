@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import xarray as xr
 
 from modularity.report.activity import ActiveNeuron, Activity, Context
@@ -100,9 +98,9 @@ def _contexts(run: Run, name: str, wanted: set[tuple[int, int]]) -> dict[tuple[i
     if "neuron_examples" not in run.tables():
         return {}
     table = run.table("neuron_examples")
-    neurons = pa.array({neuron for _, neuron in wanted}, type=table["neuron"].type)
-    here = pc.and_(pc.equal(table["function"], name), pc.is_in(table["neuron"], value_set=neurons))
-    rows: list[dict[str, Any]] = table.filter(here).to_pylist()
+    neurons = [neuron for _, neuron in wanted]
+    here_R = (table["function"].to_numpy() == name) & np.isin(table["neuron"].to_numpy(), neurons)
+    rows: list[dict[str, Any]] = table.take(np.flatnonzero(here_R)).to_pylist()
     found: dict[tuple[int, int], list[Context]] = {}
     for row in sorted(rows, key=lambda row: row["rank"]):
         place = (row["layer"], row["neuron"])
