@@ -31,11 +31,12 @@ _CUT = ("response body error", "error sending request", "timed out")
 _UNANSWERED = (*_CUT, "status code: 5", "status code: 429")
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 RETRIES: Mapping[str, Any] = {
-    "max_retries": 40,  # so that the time decides
+    "max_retries": 1000,  # so that the time decides
     "retry_timeout": timedelta(minutes=4, seconds=30),  # obstore asks for less than 5 minutes: credentials expire
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2},
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 4},
 }
-"""How an object store is asked again, with pauses that double from 0.1 to 15 seconds and are varied at random."""
+"""How an object store is asked again. Each pause is drawn between 0.1 seconds and `base` times the one before, at most
+15: they grow only where `base` exceeds e; with 2 they stay at some 0.3 seconds."""
 CUT_ANSWERS = 3
 """How often a request is repeated whose answer ends too early, within the time of `RETRIES`."""
 CLIENT: Mapping[str, Any] = {"connect_timeout": "10s", "read_timeout": "2m", "timeout": "10m"}

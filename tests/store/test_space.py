@@ -1,3 +1,4 @@
+import math
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from obstore.exceptions import GenericError
 
 from modularity.errors import InputError, StoreError, UnavailableError
 from modularity.store import MissingObjectError, Space, open_space
+from modularity.store.space import RETRIES
 
 
 def exercise(space: Space):
@@ -116,3 +118,10 @@ def test_a_lost_answer_is_asked_for_again_as_long_as_a_store_is_asked(seconds, a
     with pytest.raises(UnavailableError, match="run the job again when the store answers"):
         space.write("a", b"")
     assert len(calls) == asked
+
+
+def test_a_store_is_asked_for_as_long_as_is_said():
+    """Pauses as obstore draws them, on average in logarithms, reach the time before the retries are used up."""
+    most, factor = RETRIES["backoff"]["max_backoff"].total_seconds(), RETRIES["backoff"]["base"] / math.e
+    pauses = [min(most, 0.1 * factor**n) for n in range(min(60, RETRIES["max_retries"]))]
+    assert sum(pauses) > RETRIES["retry_timeout"].total_seconds()
