@@ -115,6 +115,7 @@ def test_the_page_is_whole_and_asks_for_nothing(run: Run, tmp_path: Path) -> Non
         json.loads(block)
     numbers = [int(n) for n in re.findall(r"<b>Figure (\d+)\.", page)]
     assert numbers == list(range(1, 13))
+    assert "<dt>Sites</dt><dd>4<span> in 2 layers</span></dd>" in page
 
 
 def test_files_of_a_run(run: Run, tmp_path: Path) -> None:
