@@ -18,7 +18,7 @@ from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import PreparedJob, make_plan, prepare
 from modularity.pipelines.revisions import Checkpoint, Selection, find_checkpoints
 from modularity.pipelines.scan_config import ScanConfig
-from modularity.pipelines.scan_place import merged, recorded_scan, still_finished
+from modularity.pipelines.scan_place import merged, recorded_scan, require_one_shape, still_finished
 from modularity.pipelines.scan_summary import summarise_scan
 from modularity.pipelines.scan_worker import CheckpointWorkerFactory
 from modularity.runtime import Executor, Progress, RuntimeConfig, open_executor, sigterm_interrupts
@@ -134,6 +134,7 @@ def _start(config: ScanConfig, out: str | None) -> _Start:
     if wanted is not None and wanted not in [checkpoint.name for checkpoint in record.checkpoints]:
         raise InputError(f"scan.partition_of={wanted!r} is not among the checkpoints {', '.join(names)}")
     job = _prepared(config, selection)
+    require_one_shape(record, job)
     if out is not None:
         record = still_finished(out, record, job)
     return _Start(config, selection, record, job)
@@ -243,7 +244,7 @@ def _run_checkpoints(
             progress.done(item, info)
 
         try:
-            executor.run(items, _factory(start, states.record, names, out, executor), on_done=done, uses_model=True)
+            executor.run(items, _factory(start, states.record, names, out), on_done=done, uses_model=True)
         except WorkError as error:  # workers died; what they worked on is told below with the other failures
             for checkpoint in states.record.checkpoints:
                 if checkpoint.state == "planned":
@@ -260,7 +261,7 @@ def _choose_partition(start: _Start, states: _States, executor: Executor, out: s
         found: dict[str, Any] = {}
         executor.run(
             [WorkItem.of("partition", name=name)],
-            _factory(start, states.record.model_copy(update={"partition_of": name}), names, out, executor),
+            _factory(start, states.record.model_copy(update={"partition_of": name}), names, out),
             on_done=lambda _, info, found=found: found.update(info),  # type: ignore[misc]
             uses_model=True,
         )
@@ -277,12 +278,11 @@ def _choose_partition(start: _Start, states: _States, executor: Executor, out: s
     )
 
 
-def _factory(
-    start: _Start, record: ScanRecord, names: list[str], out: str, executor: Executor
-) -> CheckpointWorkerFactory:
+def _factory(start: _Start, record: ScanRecord, names: list[str], out: str) -> CheckpointWorkerFactory:
+    """Of a worker that computes the named checkpoints, of which it fetches the next ones ahead."""
     checkpoints = {c.name: Checkpoint(c.name, c.step, c.model, c.revision) for c in record.checkpoints}
     n_workers = start.config.scan.parallel or start.config.runtime.workers or 1
-    ordered = sorted(checkpoints, key=lambda name: (name != record.partition_of, name not in names))
+    ordered = sorted(names, key=lambda name: name != record.partition_of)
     return CheckpointWorkerFactory(
         uri=out,
         configs=tuple(
