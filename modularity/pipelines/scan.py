@@ -114,7 +114,8 @@ def run_scan(config: ScanConfig, out: str, *, quiet: bool = False) -> ScanRecord
         plan.whole.check(config.allowance)
     with open_executor(_runtime(config)) as executor, sigterm_interrupts(), _states(out, start) as states:
         record = _run_checkpoints(start, states, executor, out, say, quiet=quiet)
-        record = states.write(summarise_scan(config, record, out, executor, quiet=quiet))
+        states.write(summarise_scan(config, record, out, executor, quiet=quiet))
+    record = states.record  # with the state that it ended in
     for names in record.equal_parameters:
         say(f"equal parameters: {', '.join(names)} are the same checkpoint under {len(names)} names")
     say(f"scan: {open_space(out).uri}")
@@ -322,5 +323,5 @@ def _raise_failed(record: ScanRecord) -> None:
         "\n  ".join(
             [f"{len(failed)} of {len(record.checkpoints)} checkpoints failed, the others are done and compared", *rows]
         )
-        + "\nmend the cause, and the same command tries these again"
+        + "\nmend the cause, and the same command tries these again; one that does not name them goes on without them"
     )

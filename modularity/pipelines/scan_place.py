@@ -48,15 +48,19 @@ def recorded_scan(config: ScanConfig, out: str) -> ScanRecord | None:
 
 
 def merged(record: ScanRecord, wanted: tuple[Checkpoint, ...]) -> ScanRecord:
-    """The record with the wanted checkpoints added; those that failed are tried again.
+    """The record with the wanted checkpoints added; of those that failed, the wanted ones are tried again.
+
+    The others that failed are left out, so that a scan goes on without a revision that does not exist.
 
     Raises
     ------
     InputError
         A wanted checkpoint has the step or the name of another one that is recorded.
     """
-    known = {checkpoint.name: checkpoint for checkpoint in record.checkpoints}
-    steps = {checkpoint.step: checkpoint.name for checkpoint in record.checkpoints}
+    kept = {checkpoint.name for checkpoint in wanted} | {record.partition_of}
+    old_checkpoints = [each for each in record.checkpoints if each.state != "failed" or each.name in kept]
+    known = {checkpoint.name: checkpoint for checkpoint in old_checkpoints}
+    steps = {checkpoint.step: checkpoint.name for checkpoint in old_checkpoints}
     problems = []
     for checkpoint in wanted:
         old = known.get(checkpoint.name)

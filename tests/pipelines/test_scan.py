@@ -236,6 +236,8 @@ def test_broken_checkpoints_are_reported_and_tried_again(series: Path, scan_conf
         run_scan(config, str(out), quiet=True)
     assert read_scan(out).partition_of == "step00000100"
     assert open_summary(out).results("topics")["step"].values.tolist() == [0, 100, 1000]
+    record = run_scan(with_scan(config, revisions="step0,step1000"), str(out), quiet=True)
+    assert (record.state, [c.step for c in record.checkpoints]) == ("finished", [0, 100, 1000])
 
 
 def test_an_interrupted_scan_goes_on(
