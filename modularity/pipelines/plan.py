@@ -118,6 +118,10 @@ def check_allowance(
         raise AllowanceError("the plan exceeds its allowance\n  " + "\n  ".join(problems))
 
 
+NOT_ESTIMATED = {"partition": "partitions", "experts": "tests of experts"}
+"""Kinds of work items whose time is not estimated."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Size of a job."""
@@ -189,7 +193,13 @@ class Plan:
         if self.seconds is None:
             return "not estimated: the model runs on a GPU"
         low, high = (format_duration(factor * self.seconds) for factor in TIME_RANGE)
-        return f"{low} to {high} with one worker" if low != high else f"about {low} with one worker"
+        time = f"{low} to {high}" if low != high else f"about {low}"
+        return f"{time} with one worker, {self.time_of()}"
+
+    def time_of(self) -> str:
+        """What the time is that of."""
+        more = [word for kind, word in NOT_ESTIMATED.items() if kind in self.items]
+        return f"for forwards and ranking ({' and '.join(more)} come on top)" if more else "for forwards and ranking"
 
     def text(self) -> str:
         """The plan as lines of text."""

@@ -53,13 +53,17 @@ class ScanPlan:
         """The plan as lines of text."""
         checkpoints, whole = self.selection.checkpoints, self.whole
         names = ", ".join(checkpoint.name for checkpoint in checkpoints)
-        time = "not estimated" if whole.seconds is None else f"about {format_duration(whole.seconds)}"
+        time = (
+            "not estimated"
+            if whole.seconds is None
+            else f"about {format_duration(whole.seconds)} {whole.time_of()}, without downloads"
+        )
         lines = [
             "Plan of the scan",
             f"  checkpoints {len(checkpoints)}: {names}",
             f"  to be run   {self.n_new}, {self.n_parallel} at a time",
             f"  store       {format_bytes(whole.store_bytes)} before compression",
-            f"  time        {time}, without downloads",
+            f"  time        {time}",
             *(f"  note: {note}" for note in self.selection.notes),
         ]
         return "\n".join([*lines, f"{self.each.text().replace('Plan', 'Plan of one checkpoint', 1)}"])
@@ -265,6 +269,7 @@ def _choose_partition(start: _Start, states: _States, executor: Executor, out: s
             _factory(start, states.record.model_copy(update={"partition_of": name}), names, out),
             on_done=lambda _, info, found=found: found.update(info),  # type: ignore[misc]
             uses_model=True,
+            n_next=len(start.waiting),
         )
         if "error" not in found:
             states.update(partition_of=name)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from modularity.errors import DataError
 
 if TYPE_CHECKING:
+    from modularity.report.activity import Activity
     from modularity.report.graph_study import GraphStudy
     from modularity.report.moefication import ExpertSelection
     from modularity.report.perturbation import Perturbation
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from modularity.report.scan_content import ScanContent
 
 FloatArray = npt.NDArray[np.float64]
+ANALYSES = ("predictivity", "overlap", "experts", "sensitivity", "neurons")
+"""Sections of a run with functions."""
 Strength = Literal["supported", "unsupported", "descriptive"]
 
 
@@ -441,11 +444,13 @@ class ReportContent:
     """What is kept when every token runs only some experts."""
     graphs: "GraphStudy | None" = None
     """How far graphs of weights and of co-activations divide into groups."""
+    activities: "tuple[Activity, ...]" = ()
+    """Activity over all tokens of functions and corpora, from reductions."""
     pruning: "Pruning | None" = None
     """What became of two capabilities while units were removed."""
     scan: "ScanContent | None" = None
     """A checkpoint scan that is shown as a section (`training`) of this page."""
-    sections: tuple[str, ...] = ("predictivity", "overlap", "experts", "sensitivity", "neurons")
+    sections: tuple[str, ...] = ANALYSES
     """Sections that this kind of run has; those without content say so."""
 
     @property

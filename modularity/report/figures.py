@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from markupsafe import Markup
 
+from modularity.report.activity import RATE_NAMES, Activity, activity_caption, activity_grid
 from modularity.report.captions import agreement_caption, expert_map_caption, heatmap_caption, overlap_caption
 from modularity.report.content import AgreementMatrix, ExpertMap, FloatArray, Heatmap, OverlapMatrix, ReportContent
 from modularity.report.curves import Plot, curve_plot, expert_plot, function_expert_plot, sensitivity_plot
@@ -25,7 +26,7 @@ from modularity.report.pruning import pruning_plots
 from modularity.report.restricted_routing import learning_plot, strategy_plot
 from modularity.report.scan_figures import scan_plots
 from modularity.report.svg import standalone
-from modularity.report.wording import MISSING, interval, number, p_cell, significant
+from modularity.report.wording import MISSING, interval, number, p_cell, percent, significant
 
 WIDE_PX, NARROW_PX = 736.0, 340.0
 LEVEL = 0.05
@@ -76,6 +77,7 @@ def page_figures(content: ReportContent) -> tuple[Figure, ...]:
     top = max((float(np.nanmax(_enrichment(each), initial=0)) for each in content.expert_maps), default=0.0)
     found += [_expert_map_figure(content, each, top) for each in content.expert_maps]
     found += [plot_figure(sensitivity_plot(content))] if content.sensitivity else []
+    found += [_activity_figure(each) for each in content.activities if each.rate_LF is not None]
     found += _perturbation_figures(content)
     if content.tuning is not None:
         found += [plot_figure(strategy_plot(content.tuning)), plot_figure(learning_plot(content.tuning))]
@@ -252,6 +254,18 @@ def _agreement_figure(matrix: AgreementMatrix) -> Figure:
     data: dict[str, object] = {"rows": matrix.pairs, "cols": columns, "fields": fields}
     table = _value_table(matrix.pairs, columns, values)
     return Figure("agreement", "experts", title, agreement_caption(matrix), *svgs, data, table)
+
+
+def _activity_figure(each: Activity) -> Figure:
+    grid = activity_grid(each)
+    title = f"How often neurons fire on {each.name}"
+    values = _strings(grid.value, percent)
+    where = _extremes(grid.value, grid.row_names, grid.column_names)
+    name = f"activity-{each.name}"
+    svgs = _grid_svgs(name, title, f"Matrix of shares of neurons by layer and firing rate. {where}", grid)
+    data: dict[str, object] = {"rows": grid.row_names, "cols": RATE_NAMES, "fields": [("share of neurons", values)]}
+    table = _value_table(grid.row_names, RATE_NAMES, values)
+    return Figure(name, "activity", title, activity_caption(each), *svgs, data, table)
 
 
 def _overlap_figure(content: ReportContent, matrix: OverlapMatrix) -> Figure:

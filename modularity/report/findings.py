@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modularity.report.activity import activity_finding
 from modularity.report.content import (
     ExpertCurve,
     Finding,
@@ -48,6 +49,7 @@ def headline_findings(content: ReportContent) -> tuple[Finding, ...]:
     family = sum(test is not None for test in tests)
     found += [_expert_finding(curve, p, family) for curve, p in zip(content.expert_curves, adjusted)]
     found += [f for f in (_sensitivity_finding(content.sensitivity),) if f]
+    found += [f for f in map(activity_finding, content.activities) if f]
     return (*found, *content.findings)
 
 

@@ -80,7 +80,7 @@ def _template(name: str) -> str:
 
 
 def _sections(drawn: tuple[Figure, ...]) -> list[str]:
-    known = ("predictivity", "overlap", "experts", "sensitivity", *section_texts.STUDY_SECTIONS, "training")
+    known = ("predictivity", "overlap", "experts", "sensitivity", "activity", *section_texts.STUDY_SECTIONS, "training")
     return list(dict.fromkeys((*known, *(figure.section for figure in drawn))))
 
 

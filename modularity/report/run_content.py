@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from modularity.errors import StoreError
+from modularity.report.activity import Activity
 from modularity.report.content import (
+    ANALYSES,
     ExampleValue,
     FunctionCurve,
     FunctionSummary,
@@ -20,6 +22,7 @@ from modularity.report.content import (
     TopNeuron,
 )
 from modularity.report.provenance import run_provenance, status_command
+from modularity.report.run_activity import activities
 from modularity.report.run_experts import agreement_matrix, expert_curves, expert_maps, sensitivity_curves
 from modularity.report.run_function_experts import function_expert_curves
 from modularity.report.run_graph_modularity import JOB as GRAPH_MODULARITY
@@ -56,9 +59,10 @@ def report_content(run: Run) -> ReportContent:
     tables = RunTables(run)
     functions = tables.functions
     curves = tuple(curve for name in functions for curve in _curves(tables, name))
+    active = tuple(activities(run))
     return ReportContent(
         title=f"Emergent modularity in {model_name(run)}",
-        run=_summary(run, tables),
+        run=_summary(run, tables, active),
         functions=tuple(_function(run, tables, config) for config in run.manifest.config["functions"]),
         provenance=_provenance(run),
         curves=curves,
@@ -72,6 +76,8 @@ def report_content(run: Run) -> ReportContent:
         neurons=tuple(_neurons(run, tables)),
         held_out=run.manifest.config["variant"] == "corrected",
         notes=tuple(run_notes(run, tables)),
+        activities=active,
+        sections=(*(ANALYSES if functions else ()), *(("activity",) if active or not functions else ())),
     )
 
 
@@ -82,16 +88,19 @@ def model_name(run: Run) -> str:
     return "/".join(parts[-2:]) if len(parts) > 2 else name
 
 
-def _summary(run: Run, tables: RunTables) -> RunSummary:
+def _summary(run: Run, tables: RunTables, active: tuple[Activity, ...]) -> RunSummary:
     manifest = run.manifest
     rows = tables.rows("function_curve")
     widths = {row["layer"]: row["n_neurons"] for row in rows}
+    for each in active:
+        if each.rate_LF is not None:
+            widths |= dict(zip(each.layers, np.isfinite(each.rate_LF).sum(axis=1).tolist()))
     return RunSummary(
         model=model_name(run),
         site=str(manifest.notes.get("analysed")),
         layers=tuple(sorted(widths)),
         n_neurons=sum(widths.values()),
-        n_permutations=manifest.config["predictivity"]["n_permutations"],
+        n_permutations=manifest.config["predictivity"]["n_permutations"] if rows else 0,
         n_experts=manifest.config["experts"]["n_experts"] if tables.rows("functional_experts") else None,
         fdr=FDR,
         created=manifest.created,

@@ -17,6 +17,7 @@ def run_notes(run: Run, tables: RunTables) -> Iterator[str]:
         if n_truncated:
             yield f"{n_truncated:,} texts of function {name} were longer than the limit and lost their end."
     yield from (f"{note.rstrip('.')}." for note in manifest.notes.get("data", []))
+    yield from _corpora(tables)
     yield from _few_arrangements(run, tables)
     if manifest.config["variant"] == "paper":
         yield "Variant paper: neurons are chosen and reported on the same examples, so their values are optimistic."
@@ -33,6 +34,25 @@ def run_notes(run: Run, tables: RunTables) -> Iterator[str]:
         yield (
             f"Overlap of functions: {ties:,} neurons, over all sub-functions and layers, tied with the last of a top "
             "list; those of lowest index were taken."
+        )
+
+
+def _corpora(tables: RunTables) -> Iterator[str]:
+    """What became of the rows of each corpus that was read for reductions."""
+    for name in dict.fromkeys(row["corpus"] for row in tables.rows("corpus_parts")):
+        parts = tables.rows("corpus_parts", corpus=name)
+        n_texts, n_tokens, n_truncated, n_empty, n_left_out = (
+            sum(part[column] for part in parts) for column in ("texts", "tokens", "truncated", "empty", "left_out")
+        )
+        besides = [
+            *([f"{count(n_truncated)} of these were longer than the limit and lost their end"] if n_truncated else []),
+            *([f"{plural(n_empty, 'row')} without a token that counts"] if n_empty else []),
+            *([f"{plural(n_left_out, 'row')} left out"] if n_left_out else []),
+        ]
+        first = next((part["left_out_first"] for part in parts if part["left_out_first"]), "")
+        yield (
+            f"Corpus {name}: {plural(n_texts, 'text')}, {plural(n_tokens, 'token')} went through the model"
+            f"{''.join(f'; {each}' for each in besides)}{f', the first: {first}' if first else ''}."
         )
 
 

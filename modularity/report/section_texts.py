@@ -9,6 +9,7 @@ MISSING = {
     "experts": "No experts were computed in this run.",
     "sensitivity": "The sensitivity to the top fraction was not computed in this run.",
     "neurons": "No table of top neurons was computed in this run.",
+    "activity": "Firing rates were not computed in this run: firing_rate is not among reductions.kinds.",
     "perturbation": "No perturbation was measured yet.",
     "routing": "No restricted routing was measured yet.",
     "selection": "Nothing was measured with selected experts yet.",
@@ -36,9 +37,11 @@ STUDY_SECTIONS = tuple(_BEYOND)
 
 def beyond_chance(sections: Sequence[str]) -> str:
     """What the verdicts of a page with these sections mean."""
+    if tuple(sections) == ("activity",):
+        return "Nothing on this page is tested."
     return next((text for section, text in _BEYOND.items() if section in sections), _HOLM)
 
 
 def is_association(sections: Sequence[str]) -> bool:
     """Whether a page only relates neurons to labels, and changes nothing in the model."""
-    return not any(section in sections for section in _BEYOND)
+    return tuple(sections) != ("activity",) and not any(section in sections for section in _BEYOND)

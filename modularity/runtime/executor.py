@@ -88,6 +88,7 @@ class Executor(Protocol):
         *,
         on_done: OnDone | None = None,
         uses_model: bool = False,
+        n_next: int = 0,
     ) -> None:
         """Run all items; returns when every one is done, raises WorkError when some are not.
 
@@ -97,6 +98,7 @@ class Executor(Protocol):
         factory : builds the worker, once per process
         on_done : called in this process for every finished item
         uses_model : the worker runs a model, so it is given the GPUs of `RuntimeConfig.gpus_per_worker`
+        n_next : items of the next call, whose workers are started meanwhile where there are processes to start
 
         A following call with an equal factory uses the same workers, so that a loaded model stays loaded.
         """
@@ -133,6 +135,7 @@ class InProcessExecutor:
         *,
         on_done: OnDone | None = None,
         uses_model: bool = False,
+        n_next: int = 0,
     ) -> None:
         """See `Executor.run`."""
         if not items:

@@ -40,6 +40,7 @@ class RayExecutor:
         *,
         on_done: OnDone | None = None,
         uses_model: bool = False,
+        n_next: int = 0,
     ) -> None:
         """See `Executor.run`."""
         if not items:
@@ -47,7 +48,7 @@ class RayExecutor:
         needs = self._needs(uses_model)
         pool = self._pool_for(factory, needs, len(items))
         metrics = StepMetrics(on_gpu=needs.gpus > 0)
-        scheduler = Scheduler(pool, self._config, self._idle, metrics=metrics)
+        scheduler = Scheduler(pool, self._config, self._idle, metrics=metrics, n_next=n_next)
         queue = WorkQueue(items, self._config.max_attempts)
         try:
             scheduler.run(queue, on_done)

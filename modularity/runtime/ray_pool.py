@@ -65,10 +65,13 @@ class RayPool:
         self._read_at = self._asked_at = self._told_at = time.monotonic()
 
     def rebuild(self, factory: WorkerFactory, workers: Sequence[Any]) -> None:
-        """Build workers by another factory from now on, these ones first; a new process would have to import torch."""
+        """Build workers by another factory from now on, first these and those whose worker is still being built.
+
+        Their processes are kept: a new one would have to import torch.
+        """
         self._factory = ray.put(factory)
-        for actor in workers:
-            self._building[actor.build.remote(self._factory)] = actor
+        actors = [*workers, *self._building.values()]
+        self._building = {actor.build.remote(self._factory): actor for actor in actors}
 
     @property
     def n_pending(self) -> int:

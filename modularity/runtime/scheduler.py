@@ -122,6 +122,7 @@ class Scheduler:
     clock : seconds, never going back
     say : told what goes wrong, line by line
     metrics : told how many items wait and run, and what becomes of them
+    n_next : items of a run that follows, for whose workers it asks already
     """
 
     def __init__(
@@ -133,7 +134,9 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
         say: Callable[[str], None] = say,
         metrics: StepMetrics | None = None,
+        n_next: int = 0,
     ) -> None:
+        self._n_next = n_next
         self._pool, self._config, self._clock, self._say = pool, config, clock, say
         self._idle: dict[Worker, float] = dict.fromkeys(idle, clock())
         self._running: dict[Worker, _Running] = {}
@@ -174,7 +177,8 @@ class Scheduler:
         except Terminated:
             self._finish_running(on_done)
             raise
-        self._pool.withdraw(self._pool.n_pending)
+        if not self._n_next:
+            self._pool.withdraw(self._pool.n_pending)
 
     def stop(self) -> None:
         """Kill all workers."""
@@ -194,7 +198,7 @@ class Scheduler:
         """Ask for workers that would have items, or withdraw requests that would not."""
         pool = self._pool
         here = len(self._running) + len(self._idle) + pool.n_building
-        wanted = len(queue) + len(self._running)
+        wanted = max(len(queue) + len(self._running), self._n_next)
         if self._config.workers is not None:
             wanted = min(wanted, self._config.workers)
         if wanted > here:
@@ -226,7 +230,7 @@ class Scheduler:
         if self._config.item_timeout_s is not None and self._running:
             oldest = min(running.since for running in self._running.values())
             seconds = min(seconds, oldest + self._config.item_timeout_s - now)
-        if self._idle and not queue:
+        if self._idle and not queue and not self._n_next:
             seconds = min(seconds, min(self._idle.values()) + self._config.idle_s - now)
         return max(0.0, seconds)
 
@@ -279,7 +283,7 @@ class Scheduler:
             self._put_back(queue, given, error)
 
     def _stop_idle(self, queue: WorkQueue) -> None:
-        if queue or not self._running:
+        if queue or not self._running or self._n_next:
             return
         now = self._clock()
         for worker in [each for each, since in self._idle.items() if since + self._config.idle_s <= now]:

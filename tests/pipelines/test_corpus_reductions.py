@@ -14,6 +14,10 @@ from modularity.data import corpus_index as index_module
 from modularity.errors import IdentityError, InputError, WorkError
 from modularity.pipelines import EmergentModularityConfig, emergent, plan_job, run_status, verify_run
 from modularity.pipelines.prepare import prepare
+from modularity.report import render_report, report_content
+from modularity.report.run_activity import activities
+from modularity.report.run_notes import run_notes
+from modularity.report.run_tables import RunTables
 from modularity.store import Run
 
 KINDS = ("moments", "firing_rate", "histogram", "top_examples", "co_activation")
@@ -96,6 +100,22 @@ def test_every_row_is_accounted_for(reduced: Run, texts: list[str]) -> None:
     }  # fmt: skip
     (first,) = [row["left_out_first"] for row in parts if row["left_out"]]
     assert "b.jsonl:1: not valid JSON" in first
+    (found,) = activities(reduced)
+    results = reduced.results("pile.reductions")
+    assert (found.name, found.layers, found.n_tokens) == ("pile", (0, 1), int(results["moments.count"].values[0, 0]))
+    np.testing.assert_array_equal(found.rate_LF, results["firing_rate"].values)
+    assert len(found.neurons) == 10
+    best = max(found.neurons, key=lambda neuron: neuron.peak)
+    value = results["top_examples.value"].values[best.layer, best.neuron, :3]
+    assert [context.value for context in best.contexts] == pytest.approx(value.tolist())
+    page = render_report(report_content(reduced))
+    assert all(context.example in page for context in best.contexts)
+    assert "Predictivity was not computed" not in page
+    (note,) = [note for note in run_notes(reduced, RunTables(reduced)) if note.startswith("Corpus")]
+    assert note.startswith(
+        f"Corpus pile: 60 texts, {totals['tokens']} tokens went through the model; {totals['truncated']} of these were "
+        "longer than the limit and lost their end; 1 row without a token that counts; 1 row left out, the first: "
+    )
     assert run_status(reduced.uri).n_tokens == totals["tokens"]
 
 

@@ -46,15 +46,23 @@ class Squares:
 
 @dataclass(frozen=True)
 class ProcessNames:
-    """Factory of a worker that tells its process, and how many others were built before it there."""
+    """Factory of a worker that tells its process, and how many others were built before it there; with `folder`, all
+    but the first take a second to build."""
 
     name: str
+    folder: str | None = None
 
     def __call__(self) -> Callable[[WorkItem], dict[str, Any]]:
+        if self.folder is not None:
+            try:
+                (Path(self.folder) / f"first-{self.name}").touch(exist_ok=False)
+            except FileExistsError:
+                time.sleep(1)
         ProcessNames.n_built = getattr(ProcessNames, "n_built", 0) + 1  # type: ignore[attr-defined]
         return self.run
 
     def run(self, item: WorkItem) -> dict[str, Any]:
+        time.sleep(0 if self.folder is None else 0.3)
         return {"name": self.name, "pid": os.getpid(), "n_built": ProcessNames.n_built}  # type: ignore[attr-defined]
 
 
@@ -89,6 +97,15 @@ def test_workers_of_another_factory_are_built_in_the_processes_that_are_there() 
     assert [each["name"] for each in told] == ["first"] * 4 + ["second"] * 2
     assert len({each["pid"] for each in told}) == 1
     assert [each["n_built"] for each in told] == [1] * 4 + [2] * 2
+
+
+def test_workers_of_the_next_call_are_started_early_and_built_by_its_factory(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    with open_executor(RuntimeConfig(executor="ray", cpus_per_worker=1, workers=2)) as executor:
+        executor.run(ITEMS[:1], ProcessNames("one", str(tmp_path)), n_next=7)
+        executor.run(ITEMS, ProcessNames("next", str(tmp_path)), on_done=lambda _, info: told.append(dict(info)))
+    assert [each["name"] for each in told] == ["next"] * 7
+    assert len({each["pid"] for each in told}) == 2
 
 
 def test_a_worker_that_ray_kills_for_its_memory_is_a_lack_of_memory() -> None:

@@ -38,9 +38,10 @@ class Run:
 
         self.pool = benchmark.SimulatedPool(told, capacity, limit=limit)
 
-    def __call__(self, n: int, on_done: Any = None, **config: Any) -> WorkQueue:
+    def __call__(self, n: int, on_done: Any = None, n_next: int = 0, **limits: Any) -> WorkQueue:
         queue = WorkQueue(items(n), max_attempts=3)
-        self.scheduler = Scheduler(self.pool, RuntimeConfig(**config), clock=self.pool.clock, say=self.said.append)
+        config = RuntimeConfig(**limits)
+        self.scheduler = Scheduler(self.pool, config, clock=self.pool.clock, say=self.said.append, n_next=n_next)
         self.scheduler.run(queue, on_done or (lambda item, info: self.done.update([item])))
         return queue
 
@@ -75,6 +76,15 @@ def test_workers_without_an_item_go_before_the_last_item_is_done() -> None:
     kept = Run(lambda worker, given: (12.0, None, False) if given.item.integer("index") == 0 else None)
     kept(4, idle_s=5)
     assert (kept.pool.stopped, len(kept.scheduler.idle)) == ([], 4)
+
+
+def test_workers_of_the_next_run_are_started_and_stay() -> None:
+    run = Run()
+    run(1, n_next=9, idle_s=5)
+    assert (run.pool.started, run.pool.stopped, len(run.scheduler.idle)) == (4, [], 4)
+    bounded = Run()
+    bounded(1, n_next=9, workers=2)
+    assert (bounded.pool.started, len(bounded.scheduler.idle)) == (2, 2)
 
 
 def test_a_dead_worker_is_replaced_and_its_item_run_again() -> None:
