@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -92,7 +93,6 @@ def test_ray_objects_fit_the_schemas_of_kuberay(tmp_path: Path) -> None:
 
 @KUBECTL
 def test_other_objects_fit_the_schemas_of_kubernetes() -> None:
-    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     checked = 0
     for overlay in OVERLAYS:
         for each in build(overlay):
