@@ -40,6 +40,9 @@ class ScanPlan:
     n_new: int
     """Checkpoints that are not finished yet."""
     n_parallel: int
+    """Checkpoints side by side; the fewest where `is_open`."""
+    is_open: bool = False
+    """More run side by side where workers fit: the config names no number."""
 
     @property
     def whole(self) -> Plan:
@@ -58,10 +61,11 @@ class ScanPlan:
             if whole.seconds is None
             else f"about {format_duration(whole.seconds)} {whole.time_of()}, without downloads"
         )
+        more = ", more where workers fit" if self.is_open else ""
         lines = [
             "Plan of the scan",
             f"  checkpoints {len(checkpoints)}: {names}",
-            f"  to be run   {self.n_new}, {self.n_parallel} at a time",
+            f"  to be run   {self.n_new}, {self.n_parallel} at a time{more}",
             f"  store       {format_bytes(whole.store_bytes)} before compression",
             f"  time        {time}",
             *(f"  note: {note}" for note in self.selection.notes),
@@ -170,9 +174,10 @@ def _is_readable(config: EmergentModularityConfig) -> bool:
 
 def _plan(start: _Start) -> ScanPlan:
     n_new = len(start.waiting)
-    runtime = _runtime(start.config)
-    n_parallel = 1 if runtime.executor == "inprocess" else start.config.scan.parallel or 1
-    return ScanPlan(start.selection, make_plan(start.job), n_new, max(1, min(n_parallel, n_new)))
+    runtime, named = _runtime(start.config), start.config.scan.parallel or start.config.runtime.workers
+    in_process = runtime.executor == "inprocess"
+    n_parallel = 1 if in_process else max(1, min(named or 1, n_new))
+    return ScanPlan(start.selection, make_plan(start.job), n_new, n_parallel, not in_process and named is None)
 
 
 def _runtime(config: ScanConfig) -> RuntimeConfig:

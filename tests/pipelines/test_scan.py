@@ -142,6 +142,8 @@ def test_plan(scan_config: ScanConfig, tmp_path: Path) -> None:
     assert "  checkpoints 4: step00000000, step00000010" in plan.text()
     assert "  to be run   4, 1 at a time" in plan.text()
     assert plan.whole.store_bytes == 4 * plan.each.store_bytes
+    for runtime, said in (({}, "4, 1 at a time, more where workers fit"), ({"workers": 3}, "4, 3 at a time")):
+        assert f"  to be run   {said}\n" in plan_scan(scan_config.replace(runtime=runtime), None).text()
     assert not (tmp_path / "scan").exists()
 
 
