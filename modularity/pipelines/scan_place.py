@@ -10,10 +10,10 @@ from modularity.pipelines.scan_config import ScanConfig
 from modularity.store import (
     ScannedCheckpoint,
     ScanRecord,
-    checkpoint_path,
+    checkpoint_run,
     differing_keys,
     find_scan,
-    open_run,
+    is_complete,
     open_space,
 )
 
@@ -133,7 +133,9 @@ def _listed(widths: tuple[int, ...]) -> str:
 
 
 def still_finished(out: str, record: ScanRecord, job: PreparedJob) -> ScanRecord:
-    """The record in which only those checkpoints count as finished whose runs are there, of these very examples.
+    """The record in which only those checkpoints count as finished whose runs are whole, of these very examples.
+
+    A run of which commit records were deleted, as the messages about damage advise, is not: it redoes what is missing.
 
     Raises
     ------
@@ -143,16 +145,17 @@ def still_finished(out: str, record: ScanRecord, job: PreparedJob) -> ScanRecord
     functions = {function.name: function.fingerprint for function in job.functions}
     for checkpoint in record.finished:
         try:
-            manifest = open_run(open_space(out).join(checkpoint_path(checkpoint.name)).uri).manifest
+            run = checkpoint_run(open_space(out), checkpoint.name)
+            is_done = is_complete(run)
         except StoreError:
             record = record.with_checkpoint(checkpoint.model_copy(update={"state": "planned"}))
             continue
-        for name, fingerprint in manifest.identity["data"].items():
+        for name, fingerprint in run.manifest.identity["data"].items():
             if name in functions and not fingerprint.startswith(f"{functions[name]}-"):
                 raise IdentityError(
                     f"function {name!r} has other examples than when {checkpoint.name} was scanned "
                     f"(recorded {fingerprint}, now {functions[name]}); choose another --out, or put the data back"
                 )
-        if manifest.state != "finished":
+        if not is_done:
             record = record.with_checkpoint(checkpoint.model_copy(update={"state": "planned"}))
     return record

@@ -15,7 +15,7 @@ from modularity.pipelines.scan_steps import (
 )
 from modularity.pipelines.steps import Step, run_steps
 from modularity.runtime import Executor
-from modularity.store import Manifest, Run, ScanRecord, checkpoint_run, create_run, find_run, open_space
+from modularity.store import Manifest, Run, ScanRecord, checkpoint_run, create_run, find_run, is_complete, open_space
 from modularity.types import WorkItem
 
 SUMMARIES = "summaries"
@@ -33,7 +33,7 @@ def summarise_scan(config: ScanConfig, record: ScanRecord, out: str, executor: E
     path = f"{SUMMARIES}/{config.summary_digest(contents)}"
     place = space.join(path).uri
     found = find_run(place)
-    if found is None or found.manifest.state != "finished":
+    if found is None or not is_complete(found):
         _compare(config, record, out, place, executor, quiet=quiet)
     for old in space.list(SUMMARIES):
         if not old.startswith(f"{path}/"):

@@ -128,6 +128,22 @@ def test_verify_looks_at_every_run(scanned: Path) -> None:
     assert not any(each.problems for each in found)
 
 
+def test_what_was_deleted_because_of_damage_is_made_again(
+    scan_config: ScanConfig, scanned: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scan"
+    shutil.copytree(scanned, out)
+    summary = str(read_scan(out).summary)
+    lost = [*out.glob(f"checkpoints/{NAMES[1]}/commits/experts-*"), *out.glob(f"{summary}/commits/curves-*")]
+    before = {path: path.read_bytes() for path in lost}
+    assert len(lost) == 2
+    for path in lost:
+        path.unlink()
+    run_scan(scan_config, str(out), quiet=True)
+    assert {path: path.exists() for path in lost} == dict.fromkeys(before, True)
+    assert open_summary(out).content_hash() == open_summary(scanned).content_hash()
+
+
 def test_status(scanned: Path) -> None:
     status = scan_status(str(scanned))
     text = status.text()
