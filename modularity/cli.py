@@ -62,18 +62,20 @@ def verify(
         int, number(help="Rows of each function to recompute from the model; 0 = check the store only.")
     ] = 8,
 ) -> None:
-    """Check every stored byte against its record, and recompute a sample of rows from the model.
+    """Check every stored byte against its record, and recompute a sample of rows from the model; of a scan, each run.
 
     Example: modularity verify runs/first --rows 16
     """
     with readable_errors():
         if rows < 0:
             raise InputError(f"--rows {rows}: expected 0 or more rows of each function")
-        from modularity.pipelines import verify_run
+        from modularity.pipelines import verify_run, verify_scan
+        from modularity.store import is_scan
 
-        report = verify_run(uri, n_rows=rows)
-        print(report.text())
-        if report.problems:
+        reports = verify_scan(uri, n_rows=rows) if is_scan(uri) else (verify_run(uri, n_rows=rows),)
+        for report in reports:
+            print(report.text())
+        if any(report.problems for report in reports):
             raise typer.Exit(1)
 
 

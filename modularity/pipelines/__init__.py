@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from modularity.pipelines.status_of_study import StudyStatus, status_of
     from modularity.pipelines.tight_pass import plan_tight_pass, run_tight_pass
     from modularity.pipelines.tight_pass_config import TightPassConfig
-    from modularity.pipelines.verification import Verification, verify_run
+    from modularity.pipelines.verification import Verification, verify_run, verify_scan
 
 __all__ = [
     "EmergentModularityConfig",
@@ -72,6 +72,7 @@ __all__ = [
     "scan_status",
     "status_of",
     "verify_run",
+    "verify_scan",
 ]
 
 _HOME = {
@@ -114,6 +115,7 @@ _HOME = {
     "scan_status": "status_of_scan",
     "status_of": "status_of_study",
     "verify_run": "verification",
+    "verify_scan": "verification",
 }
 
 

@@ -12,7 +12,7 @@ from modularity.pipelines.config import EmergentModularityConfig
 from modularity.pipelines.prepare import PreparedJob, prepare
 from modularity.pipelines.similarity_config import SimilarityConfig
 from modularity.pipelines.similarity_prepare import PreparedSimilarity, prepare_similarity
-from modularity.store import Run, open_run, verify_store
+from modularity.store import Run, checkpoint_path, open_run, open_space, read_scan, verify_store
 
 WITH_ROWS = ("emergent_modularity", "similarity")
 """Jobs whose runs hold activations."""
@@ -69,6 +69,14 @@ def verify_run(uri: str, *, n_rows: int = 8, seed: int = 0) -> Verification:
             f"the run is {run.manifest.state}, not finished: its rows were not recomputed; rerun the job first"
         )
     return Verification(run.uri, stored.n_items, checked, difference, tuple(problems))
+
+
+def verify_scan(uri: str, *, n_rows: int = 8, seed: int = 0) -> tuple[Verification, ...]:
+    """`verify_run` of every finished checkpoint of a scan, and the hashes of its tables."""
+    record, space = read_scan(uri), open_space(uri)
+    places = [checkpoint_path(checkpoint.name) for checkpoint in record.finished]
+    places += [] if record.summary is None else [record.summary]
+    return tuple(verify_run(space.join(place).uri, n_rows=n_rows, seed=seed) for place in places)
 
 
 def _recompute(run: Run, n_rows: int, seed: int) -> tuple[float, int, list[str]]:
