@@ -24,7 +24,7 @@ class Alignment:
     cka_MM: Array
     """Plain linear CKA, 0 to 1; 0 with a set whose vectors are all equal."""
     debiased_MM: Array
-    """Debiased: its expectation is 0 for unrelated sets of independent rows; may be negative."""
+    """Debiased: its expectation is 0 for unrelated sets of independent rows; may be negative. 0 likewise."""
     null_mean_MM: Array
     """Mean of the plain CKA when the texts of the second set are exchanged as wholes."""
     null_high_MM: Array
@@ -43,7 +43,7 @@ def debiased_cka(gram_MRR: Array) -> Array:
     n = gram_MRR.shape[1]
     if n < 4:
         raise DataError(f"{n} rows: debiased CKA needs 4 or more")
-    return _cosines(_flat(np.stack([_u_centred(gram) for gram in gram_MRR])))
+    return _cosines(_flat(np.stack([_u_centred(centred(gram)) for gram in gram_MRR])))
 
 
 def _u_centred(gram_RR: Array) -> Array:

@@ -49,9 +49,9 @@ def scaled_similarity(gram_RR: Array) -> Array:
 
 
 def centred(gram_RR: Array) -> Array:
-    """Gram matrix of the rows minus their mean."""
+    """Gram matrix of the rows minus their mean; rows of which only rounding is left are zero."""
     mean_R = gram_RR.mean(axis=0)
-    return gram_RR - mean_R[:, None] - mean_R[None, :] + mean_R.mean()
+    return _without_rounding(gram_RR - mean_R[:, None] - mean_R[None, :] + mean_R.mean(), gram_RR)
 
 
 def without_components(gram_RR: Array, n_removed: int) -> Array:
@@ -68,8 +68,18 @@ def without_components(gram_RR: Array, n_removed: int) -> Array:
     if n_removed:
         values, vectors = np.linalg.eigh(kept)
         top_RN = vectors[:, -n_removed:]
-        kept = kept - (top_RN * values[-n_removed:]) @ top_RN.T
+        kept = _without_rounding(kept - (top_RN * values[-n_removed:]) @ top_RN.T, gram_RR)
     return kept
+
+
+def _without_rounding(rest_RR: Array, gram_RR: Array) -> Array:
+    """What is left of a Gram matrix, without rows whose squared length is within the rounding of what it was.
+
+    Their angles would be those of rounding errors, which follow what was taken off.
+    """
+    floor = len(gram_RR) * np.finfo(np.float64).eps * np.trace(gram_RR)
+    kept_R = np.diagonal(rest_RR) > floor
+    return np.where(kept_R[:, None] & kept_R, rest_RR, 0.0)
 
 
 def similarity(gram_RR: Array, measure: str, *, n_removed: int = 1) -> Array:

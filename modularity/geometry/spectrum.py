@@ -152,8 +152,9 @@ def count_above(spectrum: np.ndarray | Quadrature, cuts_X: np.ndarray) -> tuple[
         ordered = np.sort(np.asarray(spectrum, dtype=np.float64))
         counts = len(ordered) - np.searchsorted(ordered, cuts, side="right").astype(np.float64)
         return counts, counts, counts
+    floor = noise_floor(float(spectrum.nodes_VK.max()), (spectrum.n_singular_values, 1))
     each_VX, low_VX, high_VX = (np.stack(part) for part in zip(*(
-        _counts_of_rule(nodes_K, weights_K, cuts)
+        _counts_of_rule(np.where(nodes_K > floor, nodes_K, 0.0), weights_K, cuts)
         for nodes_K, weights_K in zip(spectrum.nodes_VK, spectrum.weights_VK, strict=True)
     ), strict=True))  # fmt: skip
     known_X = (spectrum.known_K[:, None] > cuts).sum(axis=0)
@@ -174,7 +175,7 @@ def _counts_of_rule(
     """Values above each cut by one Gauss rule: interpolated, at least, at most.
 
     Half of what a node stands for is taken to lie above it, and the count to be linear in the logarithm between nodes;
-    below the smallest positive node it is linear in the value.
+    below the smallest positive node it is linear in the value. Nodes at zero stand for no value above any cut.
     """
     kept = nodes_K > 0
     nodes_K, weights_K = nodes_K[kept], weights_K[kept]  # the largest first

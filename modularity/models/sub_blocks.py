@@ -19,8 +19,9 @@ from modularity.models.sub_block_recording import Recorded
 from modularity.models.taps import linear_weight
 
 Tensor = torch.Tensor
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
-"""Largest difference to what the model computed in its own dtype, as a share of its largest value."""
+TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+"""Largest difference to what the model computed in its own dtype, as a share of its largest value. Softmax and norms of
+many architectures are in float32 when the model is in float64, too."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 Nothing is computed and nothing is written here; whatever is wrong with the input is found here, all of it at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -276,20 +276,37 @@ def _judged(
     asked = config.continuations
     if asked is None:
         return (), (), ()
-    found = {}
+    found: dict[str, tuple[Prompt, ...]] = {}
     for part in ("prompts", "judge_training", "judge_test"):
-        found[part], n_short = make_prompts(
-            kind, tokenizer, parts[part], n_prompt=asked.n_prompt_tokens, n_new=asked.n_new
-        )
-        if n_short:
-            notes.append(f"{name}, {part}: {n_short:,} texts are no longer than a prompt and left out")
-        if not found[part]:
+        made, n_short = make_prompts(kind, tokenizer, parts[part], n_prompt=asked.n_prompt_tokens, n_new=asked.n_new)
+        if not made:
             raise InputError(
                 f"corpus {name!r}, {part}: none of {len(parts[part])} texts is longer than n_prompt_tokens="
                 f"{asked.n_prompt_tokens}; lower it, or give longer texts"
             )
+        if n_short:
+            notes.append(f"{name}, {part}: {n_short:,} texts are no longer than a prompt and left out")
+        known = {each.rest for each in found.get("judge_training", ())} if part == "judge_test" else set()
+        found[part] = _distinct(part, made, known)
+        n_alike = len(made) - len(found[part])
+        what = "begin like another" if part == "prompts" else "go on like another"
+        if n_alike:
+            notes.append(f"{name}, {part}: {n_alike:,} texts {what} and are left out")
+        if not found[part]:
+            raise InputError(f"corpus {name!r}, {part}: all {len(made)} texts {what}; give texts that differ more")
     pieces = {part: tuple(each.rest for each in found[part][: asked.n_judge]) for part in found}
     return tuple(found["prompts"][: asked.n_prompts]), pieces["judge_training"], pieces["judge_test"]
+
+
+def _distinct(part: str, texts: Sequence[Prompt], known: Collection[str]) -> tuple[Prompt, ...]:
+    """Prompts with different beginnings, or pieces for the judge that are different and not among the known ones.
+
+    Of one prompt a model writes one text, which is one observation; a piece that the judge has learnt is no test of it.
+    """
+    first: dict[Any, Prompt] = {}
+    for each in texts:
+        first.setdefault(each.ids if part == "prompts" else each.rest, each)
+    return tuple(each for each in first.values() if each.rest not in known)
 
 
 def _attempt(action: Callable[[], Result], problems: list[str]) -> Result | None:

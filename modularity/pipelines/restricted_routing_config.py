@@ -34,9 +34,9 @@ class RestrictedRoutingConfig(Config):
     """How the checkpoint is loaded with its LM head; None = as in the run. Trained weights must be float32."""
     variant: RoutingVariant = "corrected"
     """`corrected`: the checkpoint is chosen on validation examples and measured on others; experts by the score of the
-    run. `paper`: chosen on the examples that are reported; experts by average precision. `released`: as `paper`, with
-    the loss over the whole vocabulary and checkpoints after the first step and every so many after it, as in the
-    code."""
+    run. `paper`: chosen on the examples that are reported; experts by the larger average precision of both labels.
+    `released`: as `paper`, with the loss over the whole vocabulary and checkpoints after the first step and every so
+    many after it, as in the code."""
     first_trained_layer: int | None = Field(default=None, ge=0)
     """FFN output matrices and routers are trained from this layer up; None = the last third (8 of 12)."""
     layers: tuple[int, ...] | None = None

@@ -36,11 +36,13 @@ from modularity.pipelines.restrictions import (
     restriction_of,
     router_problems,
 )
+from modularity.stats import ranking_scores
 from modularity.store import Run
 from modularity.types import PARTITION, Site, WorkItem, content_digest
 
 ORIGINAL, RANDOM = "original", "random"
 STRATEGIES = (ORIGINAL, OTHERS, FUNCTIONAL, RANDOM)
+_NEURONS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +223,6 @@ def _restriction(
     """Functional experts of a task: those in which the best neurons gather, by the exact hypergeometric test."""
     results, partition = source.results(task.function), source.results(PARTITION)
     names, ranked = results["subfunction"].values.tolist(), results["layer"].values.tolist()
-    scores = results["score" if config.variant == "corrected" else "predictivity"].values
     chosen = [names.index(name) for name in ranked_by(config, declared, task, names)]
     native = partition["expert"].values[partition["partition"].values.tolist().index("native")]
     functional: dict[int, Sequence[int]] = {}
@@ -229,11 +230,40 @@ def _restriction(
         place = ranked.index(layer)
         width = int(results["width"].values[place])
         labels_F = native[partition["layer"].values.tolist().index(layer), :width]
-        score_F = average_scores(scores[chosen][:, [place], :width])[0]
+        if config.variant == "corrected":
+            scores_SF = results["score"].values[chosen, place, :width]
+        else:
+            scores_SF = larger_precision(source, task.function, site, layer, chosen)
+        score_F = average_scores(scores_SF[:, None])[0]
         top = top_neurons(score_F, max(1, int(config.top_fraction * width)))
         found = functional_experts(top, labels_F, alpha=config.alpha)
         functional[layer] = np.flatnonzero(found.functional_E).tolist()
     return restriction_of(task.name, site.stack, functional, int(source.manifest.config["experts"]["n_experts"]))
+
+
+def larger_precision(run: Run, function: str, site: Site, layer: int, subfunctions: Sequence[int]) -> np.ndarray:
+    """The paper's predictivity on selection examples, float64 (S, F): the larger average precision of both labels.
+
+    The run has the average precision of the polarity that stands out more, which where labels are unequal may be that
+    of the rare label: such values are of different scales, and no average of them ranks neurons.
+    """
+    coordinates, width = run.coordinates(function), _width(run, function, layer)
+    larger_SF = np.empty((len(subfunctions), width))
+    for start in range(0, width, _NEURONS_AT_ONCE):
+        units = slice(start, min(start + _NEURONS_AT_ONCE, width))
+        activations_RF = run.read_activations(function, site, layer=layer, units=units)
+        for row, index in enumerate(subfunctions):
+            labels_R = coordinates["label"][index]
+            rows_R = np.flatnonzero((labels_R >= 0) & coordinates["selection"].astype(bool))
+            found = ranking_scores(activations_RF, labels_R[None, rows_R] == 1, rows_R=rows_R)
+            larger_SF[row, units] = found.predictivity_SF[0]
+    return larger_SF
+
+
+def _width(run: Run, function: str, layer: int) -> int:
+    """Neurons of a layer."""
+    results = run.results(function)
+    return int(results["width"].values[results["layer"].values.tolist().index(layer)])
 
 
 def ranked_by(

@@ -98,10 +98,10 @@ def find_checkpoints(
         found = [_folder_checkpoint(text, problems) for text in folders]
     elif directory.is_dir() or model.name.startswith((".", "/", "~")):
         available = _training_folders(directory, problems)
-        names = list(available.values()) if revisions is None else []
-        if revisions is not None and available:
-            names, notes = _resolved(revisions, lambda _: available.values(), problems)
-            names = [_folder_name(name, available, problems) for name in names]
+        names, notes = list(available), _left_out(directory, available)
+        if revisions is not None:
+            names, notes = _resolved(revisions, lambda _: available, problems) if available else ([], ())
+            names = [_folder_name(name, directory, available, problems) for name in names]
         found = [_checkpoint(name, problems, folder=directory) for name in names]
     elif revisions is None:
         problems.append(
@@ -133,7 +133,7 @@ def _checkpoint(name: str, problems: list[str], *, hub: str | None = None, folde
     """Checkpoint of one entry of a list, `NAME` or `STEP=NAME`."""
     given, equals, rest = name.partition("=")
     name = rest if equals else name
-    step = (int(given) if given.isdigit() else None) if equals else step_of(name)
+    step = (int(given) if given.isdecimal() else None) if equals else step_of(name)
     if step is None:
         problems.append(f"{name!r}: expected one step number in the name; write it before: 1000={name}")
     safe = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-") or f"step{step}"
@@ -142,34 +142,43 @@ def _checkpoint(name: str, problems: list[str], *, hub: str | None = None, folde
 
 def _folder_checkpoint(text: str, problems: list[str]) -> Checkpoint:
     given, equals, rest = text.partition("=")
-    path = Path(rest if equals and given.isdigit() else text).expanduser()
+    path = Path(rest if equals and given.isdecimal() else text).expanduser()
     if not path.is_dir():
         problems.append(f"folder {str(path)!r} does not exist; give folders with config.json and model.safetensors")
     name = path.absolute().name
-    found = _checkpoint(f"{given}={name}" if equals and given.isdigit() else name, problems)
+    found = _checkpoint(f"{given}={name}" if equals and given.isdecimal() else name, problems)
     return Checkpoint(found.name, found.step, str(path), None)
 
 
-def _training_folders(directory: Path, problems: list[str]) -> dict[int, str]:
-    """Sub-folders that are named like checkpoints, by step."""
+def _training_folders(directory: Path, problems: list[str]) -> dict[str, int]:
+    """Sub-folders that are named like checkpoints, with their steps, in the order of these."""
     names = [path.name for path in directory.iterdir() if path.is_dir()] if directory.is_dir() else []
-    steps = {step: name for name in sorted(names) if _TRAINING_FOLDER.fullmatch(name) and (step := _last(name)) >= 0}
+    steps = {name: _last(name) for name in sorted(names) if _TRAINING_FOLDER.fullmatch(name)}
     if not steps:
         what = "holds no sub-folders" if directory.is_dir() else "does not exist; expected a folder with sub-folders"
         problems.append(f"training directory {str(directory)!r} {what} named like step00000100 or checkpoint-100")
-    return dict(sorted(steps.items()))
+    return dict(sorted(steps.items(), key=lambda item: item[1]))
 
 
-def _folder_name(entry: str, available: Mapping[int, str], problems: list[str]) -> str:
+def _left_out(directory: Path, taken: Mapping[str, int]) -> tuple[str, ...]:
+    """A note that names the models in a training directory whose names are no step."""
+    found = sorted(path.parent.name for path in directory.glob("*/config.json") if path.parent.name not in taken)
+    return (f"not named like steps, so left out: {_some(found)}; name them with --revisions",) if found else ()
+
+
+def _folder_name(entry: str, directory: Path, available: Mapping[str, int], problems: list[str]) -> str:
     """The sub-folder of an entry of a list, by name or by its step (`step100` finds `step00000100`)."""
     name = entry.rpartition("=")[2]
-    if name in available.values():
+    if (directory / name).is_dir():
         return entry
     step = step_of(name)
-    if step is None or step not in available:
-        problems.append(f"{entry!r} is no sub-folder; there are {_some(list(available.values()))}")
+    same = [folder for folder, its in available.items() if its == step]
+    if len(same) != 1:
+        what = f"is the step of {len(same)} sub-folders, {', '.join(same)}; name one of them" if same else ""
+        problems.append(f"{entry!r} {what or f'is no sub-folder; there are {_some(list(available))}'}")
         return entry
-    return available[step]
+    given, equals, _ = entry.rpartition("=")
+    return f"{given}{equals}{same[0]}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from modularity.pipelines.plan import Plan
 from modularity.pipelines.prepare import PreparedJob, make_plan, prepare
 from modularity.pipelines.revisions import Checkpoint, Selection, find_checkpoints
 from modularity.pipelines.scan_config import ScanConfig
-from modularity.pipelines.scan_place import merged, recorded_scan, still_finished
+from modularity.pipelines.scan_place import merged, recorded_scan, require_one_shape, still_finished
 from modularity.pipelines.scan_summary import summarise_scan
 from modularity.pipelines.scan_worker import CheckpointWorkerFactory
 from modularity.runtime import Executor, Progress, RuntimeConfig, open_executor, sigterm_interrupts
@@ -40,6 +40,9 @@ class ScanPlan:
     n_new: int
     """Checkpoints that are not finished yet."""
     n_parallel: int
+    """Checkpoints side by side; the fewest where `is_open`."""
+    is_open: bool = False
+    """More run side by side where workers fit: the config names no number."""
 
     @property
     def whole(self) -> Plan:
@@ -58,10 +61,11 @@ class ScanPlan:
             if whole.seconds is None
             else f"about {format_duration(whole.seconds)} {whole.time_of()}, without downloads"
         )
+        more = ", more where workers fit" if self.is_open else ""
         lines = [
             "Plan of the scan",
             f"  checkpoints {len(checkpoints)}: {names}",
-            f"  to be run   {self.n_new}, {self.n_parallel} at a time",
+            f"  to be run   {self.n_new}, {self.n_parallel} at a time{more}",
             f"  store       {format_bytes(whole.store_bytes)} before compression",
             f"  time        {time}",
             *(f"  note: {note}" for note in self.selection.notes),
@@ -118,7 +122,8 @@ def run_scan(config: ScanConfig, out: str, *, quiet: bool = False) -> ScanRecord
         plan.whole.check(config.allowance)
     with sigterm_interrupts(), open_executor(_runtime(config)) as executor, _states(out, start) as states:
         record = _run_checkpoints(start, states, executor, out, say, quiet=quiet)
-        record = states.write(summarise_scan(config, record, out, executor, quiet=quiet))
+        states.write(summarise_scan(config, record, out, executor, quiet=quiet))
+    record = states.record  # with the state that it ended in
     for names in record.equal_parameters:
         say(f"equal parameters: {', '.join(names)} are the same checkpoint under {len(names)} names")
     say(f"scan: {open_space(out).uri}")
@@ -138,6 +143,7 @@ def _start(config: ScanConfig, out: str | None) -> _Start:
     if wanted is not None and wanted not in [checkpoint.name for checkpoint in record.checkpoints]:
         raise InputError(f"scan.partition_of={wanted!r} is not among the checkpoints {', '.join(names)}")
     job = _prepared(config, selection)
+    require_one_shape(record, job)
     if out is not None:
         record = still_finished(out, record, job)
     return _Start(config, selection, record, job)
@@ -168,9 +174,10 @@ def _is_readable(config: EmergentModularityConfig) -> bool:
 
 def _plan(start: _Start) -> ScanPlan:
     n_new = len(start.waiting)
-    runtime = _runtime(start.config)
-    n_parallel = 1 if runtime.executor == "inprocess" else start.config.scan.parallel or 1
-    return ScanPlan(start.selection, make_plan(start.job), n_new, max(1, min(n_parallel, n_new)))
+    runtime, named = _runtime(start.config), start.config.scan.parallel or start.config.runtime.workers
+    in_process = runtime.executor == "inprocess"
+    n_parallel = 1 if in_process else max(1, min(named or 1, n_new))
+    return ScanPlan(start.selection, make_plan(start.job), n_new, n_parallel, not in_process and named is None)
 
 
 def _runtime(config: ScanConfig) -> RuntimeConfig:
@@ -248,7 +255,7 @@ def _run_checkpoints(
             progress.done(item, info)
 
         try:
-            executor.run(items, _factory(start, states.record, names, out, executor), on_done=done, uses_model=True)
+            executor.run(items, _factory(start, states.record, names, out), on_done=done, uses_model=True)
         except WorkError as error:  # workers died; what they worked on is told below with the other failures
             for checkpoint in states.record.checkpoints:
                 if checkpoint.state == "planned":
@@ -265,7 +272,7 @@ def _choose_partition(start: _Start, states: _States, executor: Executor, out: s
         found: dict[str, Any] = {}
         executor.run(
             [WorkItem.of("partition", name=name)],
-            _factory(start, states.record.model_copy(update={"partition_of": name}), names, out, executor),
+            _factory(start, states.record.model_copy(update={"partition_of": name}), names, out),
             on_done=lambda _, info, found=found: found.update(info),  # type: ignore[misc]
             uses_model=True,
             n_next=len(start.waiting),
@@ -283,12 +290,11 @@ def _choose_partition(start: _Start, states: _States, executor: Executor, out: s
     )
 
 
-def _factory(
-    start: _Start, record: ScanRecord, names: list[str], out: str, executor: Executor
-) -> CheckpointWorkerFactory:
+def _factory(start: _Start, record: ScanRecord, names: list[str], out: str) -> CheckpointWorkerFactory:
+    """Of a worker that computes the named checkpoints, of which it fetches the next ones ahead."""
     checkpoints = {c.name: Checkpoint(c.name, c.step, c.model, c.revision) for c in record.checkpoints}
     n_workers = start.config.scan.parallel or start.config.runtime.workers or 1
-    ordered = sorted(checkpoints, key=lambda name: (name != record.partition_of, name not in names))
+    ordered = sorted(names, key=lambda name: name != record.partition_of)
     return CheckpointWorkerFactory(
         uri=out,
         configs=tuple(
@@ -328,5 +334,5 @@ def _raise_failed(record: ScanRecord) -> None:
         "\n  ".join(
             [f"{len(failed)} of {len(record.checkpoints)} checkpoints failed, the others are done and compared", *rows]
         )
-        + "\nmend the cause, and the same command tries these again"
+        + "\nmend the cause, and the same command tries these again; one that does not name them goes on without them"
     )

@@ -27,7 +27,8 @@ class ScanSettings(Config):
     parallel: int | None = Field(default=None, ge=1)
     """Checkpoints that run side by side; None: one for each worker that the machines allow."""
     cache_bytes: int = Field(default=100_000_000_000, gt=0)
-    """Bytes that revisions downloaded by the scan may take on a machine; the least recently used are deleted beyond."""
+    """Bytes that revisions downloaded by the scan may take on a machine; the least recently used are deleted beyond,
+    but for those that a worker uses or needs next."""
     n_random: int = Field(default=50, ge=2)
     """Random partitions, the same at every step, behind the random level of stabilisation."""
     n_bootstrap: int = Field(default=2000, ge=100)

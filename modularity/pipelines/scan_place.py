@@ -1,6 +1,9 @@
 """Where a scan is written and what lies there: the record to go on with, and what can be refused before any work."""
 
-from modularity.errors import IdentityError, InputError, StoreError
+from pathlib import Path
+
+from modularity.errors import IdentityError, InputError, ModularityError, StoreError
+from modularity.models import describe_model
 from modularity.pipelines.prepare import PreparedJob
 from modularity.pipelines.revisions import Checkpoint
 from modularity.pipelines.scan_config import ScanConfig
@@ -47,15 +50,19 @@ def recorded_scan(config: ScanConfig, out: str) -> ScanRecord | None:
 
 
 def merged(record: ScanRecord, wanted: tuple[Checkpoint, ...]) -> ScanRecord:
-    """The record with the wanted checkpoints added; those that failed are tried again.
+    """The record with the wanted checkpoints added; of those that failed, the wanted ones are tried again.
+
+    The others that failed are left out, so that a scan goes on without a revision that does not exist.
 
     Raises
     ------
     InputError
         A wanted checkpoint has the step or the name of another one that is recorded.
     """
-    known = {checkpoint.name: checkpoint for checkpoint in record.checkpoints}
-    steps = {checkpoint.step: checkpoint.name for checkpoint in record.checkpoints}
+    kept = {checkpoint.name for checkpoint in wanted} | {record.partition_of}
+    old_checkpoints = [each for each in record.checkpoints if each.state != "failed" or each.name in kept]
+    known = {checkpoint.name: checkpoint for checkpoint in old_checkpoints}
+    steps = {checkpoint.step: checkpoint.name for checkpoint in old_checkpoints}
     problems = []
     for checkpoint in wanted:
         old = known.get(checkpoint.name)
@@ -77,8 +84,60 @@ def merged(record: ScanRecord, wanted: tuple[Checkpoint, ...]) -> ScanRecord:
     return record.model_copy(update={"checkpoints": ordered})
 
 
+def require_one_shape(record: ScanRecord, job: PreparedJob) -> None:
+    """Refuse folders with other layers than the prepared job: a scan compares the same neurons at every step.
+
+    Each different `config.json` is read once; a folder that cannot be described is reported when its turn comes.
+
+    Raises
+    ------
+    InputError
+        With every such folder, its widths and those that were expected.
+    """
+    shape = job.analysed
+    if shape is None:
+        return
+    widths: dict[bytes, tuple[int, ...] | None] = {}
+    problems = []
+    for checkpoint in record.checkpoints:
+        path = Path(checkpoint.model) / "config.json"
+        if checkpoint.revision is not None or not path.is_file():
+            continue
+        text = path.read_bytes()
+        if text not in widths:
+            widths[text] = _widths(job, checkpoint)
+        found = widths[text]
+        if found is not None and found != shape.widths:
+            problems.append(
+                f"{checkpoint.name} has layers of {_listed(found)} neurons, others of {_listed(shape.widths)}: a scan "
+                "compares the same neurons at every step; leave it out"
+            )
+    if problems:
+        raise InputError(problems)
+
+
+def _widths(job: PreparedJob, checkpoint: ScannedCheckpoint) -> tuple[int, ...] | None:
+    """Widths of the layers that the job analyses, in another folder; None where its config cannot be read."""
+    assert job.analysed is not None
+    try:
+        shapes = describe_model(job.config.model.replace(name=checkpoint.model, revision=None)).shapes
+    except ModularityError:
+        return None
+    full = shapes.get(job.analysed.site)
+    if full is None:
+        return ()
+    wanted = job.config.capture.layers or full.layers
+    return tuple(full.widths[full.layers.index(layer)] for layer in wanted if layer in full.layers)
+
+
+def _listed(widths: tuple[int, ...]) -> str:
+    return ", ".join(map(str, widths[:4])) + (f" … ({len(widths)} layers)" if len(widths) > 4 else "")
+
+
 def still_finished(out: str, record: ScanRecord, job: PreparedJob) -> ScanRecord:
-    """The record in which only those checkpoints count as finished whose runs are complete, of these very examples.
+    """The record in which only those checkpoints count as finished whose runs are whole, of these very examples.
+
+    A run of which commit records were deleted, as the messages about damage advise, is not: it redoes what is missing.
 
     Raises
     ------
@@ -89,6 +148,7 @@ def still_finished(out: str, record: ScanRecord, job: PreparedJob) -> ScanRecord
     for checkpoint in record.finished:
         try:
             run = checkpoint_run(open_space(out), checkpoint.name)
+            is_done = is_complete(run)
         except StoreError:
             record = record.with_checkpoint(checkpoint.model_copy(update={"state": "planned"}))
             continue
@@ -98,7 +158,7 @@ def still_finished(out: str, record: ScanRecord, job: PreparedJob) -> ScanRecord
                     f"function {name!r} has other examples than when {checkpoint.name} was scanned "
                     f"(recorded {fingerprint}, now {functions[name]}); choose another --out, or put the data back"
                 )
-        if not is_complete(run):
+        if not is_done:
             record = record.with_checkpoint(checkpoint.model_copy(update={"state": "planned"}))
     return record
 

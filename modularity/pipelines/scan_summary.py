@@ -5,6 +5,7 @@ Its folder is named by what is compared, so that a comparison that was interrupt
 
 from importlib.metadata import version
 
+from modularity.errors import InputError
 from modularity.pipelines.scan_config import ScanConfig
 from modularity.pipelines.scan_steps import (
     ScanStep,
@@ -45,9 +46,12 @@ def _compare(config: ScanConfig, record: ScanRecord, out: str, place: str, execu
     runs = [checkpoint_run(space, checkpoint.name) for checkpoint in record.finished]
     steps = tuple(ScanStep(c.name, c.step, run.uri) for c, run in zip(record.finished, runs))
     functions = [function.name for function in config.functions]
-    widths = {name: len(runs[0].results(name)["layer"]) for name in functions}
+    _require_equal_layers(record, runs, functions[0])
+    n_layers = {name: len(runs[0].results(name)["layer"]) for name in functions}
     layer_items = [
-        WorkItem.of("stabilisation", function=name, index=index) for name in functions for index in range(widths[name])
+        WorkItem.of("stabilisation", function=name, index=index)
+        for name in functions
+        for index in range(n_layers[name])
     ]
     curve_items = [WorkItem.of("curves", function=name) for name in functions]
     run = create_run(place, _manifest(config, record, runs, len(layer_items), len(curve_items)))
@@ -74,6 +78,17 @@ def _compare(config: ScanConfig, record: ScanRecord, out: str, place: str, execu
         allocate=allocate,
         quiet=quiet,
     )
+
+
+def _require_equal_layers(record: ScanRecord, runs: list[Run], function: str) -> None:
+    """InputError where the layers of the checkpoints, known of a hub repository only now, differ in number or width."""
+    widths = [run.results(function)["width"].values.tolist() for run in runs]
+    other = [c.name for c, found in zip(record.finished, widths) if found != widths[-1]]
+    if other:
+        raise InputError(
+            f"the layers of {', '.join(other)} differ in number or width from those of {record.finished[-1].name}: a "
+            "scan compares the same neurons at every step; scan these apart, with another --out"
+        )
 
 
 def _manifest(config: ScanConfig, record: ScanRecord, runs: list[Run], n_layers: int, n_curves: int) -> Manifest:

@@ -7,7 +7,8 @@ its run is the same. The model is loaded once; while it works the revision that 
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,8 @@ class CheckpointWorker:
         config = self._configs[name]
         try:
             fetched = fetch_revision(config.model)
-            with taken(config.model, fetched), _FetchingAhead(self._next(name), self._spec.cache_bytes):
+            again = item.kind == "partition"
+            with _cached(config.model, fetched, self._next(name), self._spec.cache_bytes, again=again):
                 outcome = run_with(config, out, self._executor, only_partition=item.kind == "partition")
             identity = outcome.run.manifest.identity["model"]
             return {
@@ -76,28 +78,34 @@ class CheckpointWorker:
         return self._configs[names[index]].model if index < len(names) else None
 
 
-class _FetchingAhead:
-    """Downloads a revision in the background for the time of a `with` block, then trims the cache."""
+@contextmanager
+def _cached(
+    model: ModelConfig, fetched: FetchedRevision | None, following: ModelConfig | None, cache_bytes: int, *, again: bool
+) -> Iterator[None]:
+    """Hold a revision for the time of a `with` block, download the next one meanwhile, then trim the cache.
 
-    def __init__(self, model: ModelConfig | None, cache_bytes: int) -> None:
-        self._model, self._cache_bytes = model, cache_bytes
-        self._fetched: FetchedRevision | None = None
-        self._thread: threading.Thread | None = None
+    Parameters
+    ----------
+    model, fetched : the revision, and what `fetch_revision` gave for it
+    following : the revision that is likely to be needed next; None or a folder: nothing is downloaded
+    cache_bytes : as in `trim_cache`
+    again : this revision is needed once more afterwards, so it stays
+    """
+    keep = [fetched.commit] if fetched is not None and again else []
 
-    def __enter__(self) -> None:
-        if self._model is not None and self._model.revision is not None:
-            self._thread = threading.Thread(target=self._fetch, args=(self._model,), daemon=True)
-            self._thread.start()
-
-    def _fetch(self, model: ModelConfig) -> None:
-        try:
-            self._fetched = fetch_revision(model)
-        except ModularityError:  # the worker that runs this checkpoint meets the error again, and reports it
-            self._fetched = None
-
-    def __exit__(self, *_: object) -> None:
-        if self._thread is None or self._model is None:
+    def fetch() -> None:
+        if following is None or following.revision is None:
             return
-        self._thread.join()
-        keep = () if self._fetched is None else (self._fetched.commit,)
-        trim_cache(self._model, self._cache_bytes, keep=keep)
+        with suppress(ModularityError):  # the worker that runs this checkpoint meets the error again, and reports it
+            found = fetch_revision(following)
+            keep.extend([] if found is None else [found.commit])
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    try:
+        with taken(model, fetched):
+            yield
+    finally:
+        thread.join()
+        if fetched is not None:
+            trim_cache(model, cache_bytes, keep=keep)

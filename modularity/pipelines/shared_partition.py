@@ -74,6 +74,6 @@ def take_partition(run: Run, source: Run, items: Sequence[WorkItem]) -> None:
     if len(found) < len(waiting):
         raise StoreError(
             f"the partition of {source.uri} does not fit {run.uri}: their layers differ in number or width; "
-            "leave experts.from_run away for a model of another shape"
+            "leave experts.from_run, in a scan this checkpoint, away for a model of another shape"
         )
     take_items(run, source, found)

@@ -261,7 +261,8 @@ def make_plan(prepared: PreparedSimilarity) -> Plan:
     scoring = len(tables) * matrices * len(MEASURES) * n_null * LABELLING_SECONDS * n_pairs
     items = prepared.items()
     kind = "all" if exact else f"{n_null:,} random ones of"
-    notes = [f"p of category scores from {kind} {n_all:,} labellings of {len(prepared.texts.category_E)} texts"]
+    n_texts, smallest = len(prepared.texts.category_E), 1 / (n_null if exact else n_null + 1)
+    notes = [f"p of category scores from {kind} {n_all:,} labellings of {n_texts} texts, none below {smallest:.2g}"]
     store_bytes = len(tables) * (n_rows * row_values * _ITEM_SIZE[config.dtype] + matrices * gram)
     work = Work(2 * multiplied * n_tokens, scoring, 0.5 * probe_flops())
     loads = study_loads(

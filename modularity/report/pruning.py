@@ -1,5 +1,6 @@
 """What the page shows of a pruning: accuracies along the removal, drops against each other, and what models write."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +92,10 @@ def pruning_plots(shown: Pruning) -> list[Plot]:
     """The figures; parts that are not computed yet give none."""
     found = []
     if shown.plots:
-        found += [_trajectory_plot(shown), _diagonal_plot(shown)]
+        found.append(_trajectory_plot(shown))
+    lost = [plot for plot in shown.plots if np.isfinite(_drops(plot.chosen)).all()]
+    if lost:
+        found.append(_diagonal_plot(shown, lost))
     if shown.written:
         found.append(_written_plot(shown))
     return found
@@ -180,10 +184,11 @@ def _accuracy_row(plot: PruningPlot, role: str, index: int) -> tuple[str, ...]:
     )
 
 
-def _diagonal_plot(shown: Pruning) -> Plot:
+def _diagonal_plot(shown: Pruning, plots: Sequence[PruningPlot]) -> Plot:
+    """Of the directions whose unchanged model has accuracy to lose; the table has all."""
     legend = [("line", "chosen on validation texts"), ("other", "other scores and schedules")]
     legend += [("null", "as many random units, mean"), ("band", "range over random seeds"), ("control2", "diagonal")]
-    lowest = min(float(np.nanmin(_drops(curve)[0])) for plot in shown.plots for curve in (plot.chosen, *plot.others))
+    lowest = min(float(_drops(curve)[0].min()) for plot in plots for curve in (plot.chosen, *plot.others))
     ticks = 100 * np.arange(np.floor(min(lowest, 0.0) * 5) / 5, 1.001, 0.2)
     return Plot(
         name="pruning-diagonal",
@@ -196,9 +201,9 @@ def _diagonal_plot(shown: Pruning) -> Plot:
             "goes without the other, 0 on the diagonal. Curves that stop early are closed by the line to the upper "
             "right corner."
         ),
-        panels=tuple(_diagonal_panel(plot, shown.corpora) for plot in shown.plots),
+        panels=tuple(_diagonal_panel(plot, shown.corpora) for plot in plots),
         axis=XAxis("accuracy lost on the kept category (%)", ticks, tuple(f"{value:.0f}" for value in ticks)),
-        legend=tuple(entry for entry in legend if entry[0] != "other" or any(plot.others for plot in shown.plots)),
+        legend=tuple(entry for entry in legend if entry[0] != "other" or any(plot.others for plot in plots)),
         headers=AREA_HEADERS,
         rows=shown.areas,
     )

@@ -168,10 +168,11 @@ def _layer_finding(row: Row) -> Finding:
 
 def _rank_finding(rows: Sequence[Row]) -> Iterator[Finding]:
     own = [row for row in rows if row["control"] == MODEL and row["sub_block"] == "ffn"]
-    if not own:
+    total = sum(row["rank"] for row in own)
+    if not total:
         return
     equal = sum(row["rank"] == row["rank_bound"] for row in own)
-    float32 = sum(row["rank_float32"] for row in own) / sum(row["rank"] for row in own)
+    float32 = sum(row["rank_float32"] for row in own) / total
     text = (
         f"FFN: in {equal} of {len(own)} spectra the rank is exactly its analytic bound (active neurons, width, what "
         "norms take away): there it counts neurons and says nothing of the weights. At the rounding of float32 "
@@ -188,9 +189,9 @@ def _notes(run: Run, rows: Sequence[Row]) -> Iterator[str]:
     if rows:
         worst = max(row["reproduction_error"] for row in rows)
         yield f"Sub-blocks in float64 differ from what the model computed by at most {worst:.1e} of the largest value."
-    free = [row for row in rows if row["method"] == "matrix_free"]
+    free = [row for row in rows if row["method"] == "matrix_free" and row["largest"] > 0]
     if free:
-        worst = max(row["largest_residual"] / row["largest"] for row in free if row["largest"] > 0)
+        worst = max(row["largest_residual"] / row["largest"] for row in free)
         width = max((row["effective_high"] - row["effective_low"]) / row["effective_rank"] for row in free)
         yield (
             f"Of attention, {len(free):,} {'spectrum is an estimate' if len(free) == 1 else 'spectra are estimates'}: "

@@ -27,7 +27,7 @@ from modularity.report.similarity_figures import similarity_figures
 from modularity.report.svg import drawing, element, standalone, text, tick_labels, ticks
 from modularity.report.wording import capital, number, significant
 
-WIDTH, GAP, BAND, N_COLUMNS = 736.0, 18.0, 5.0, 4
+WIDTH, GAP, BAND, N_COLUMNS, LINE = 736.0, 18.0, 5.0, 4, 18.0
 N_STREAMS = 3
 """Streams that are drawn without being asked for: those with the largest F."""
 
@@ -116,21 +116,26 @@ def _places(n: int, top: float, *, n_columns: int = N_COLUMNS) -> tuple[list[tup
     return places, side, top + math.ceil(n / columns) * (side + 34)
 
 
-def _legend(content: SimilarityContent, y: float) -> list[Markup]:
-    parts, x = [], 4.0
+def _legend(content: SimilarityContent, y: float) -> tuple[list[Markup], float]:
+    """Keys of the categories, in as many lines as they need, and the height of the lines beyond the first."""
+    parts, x, first = [], 4.0, y
     for index, name in enumerate(content.categories):
+        width = 30 + 7 * len(name)
+        if x > 4 and x + width - 15 > WIDTH:
+            x, y = 4.0, y + LINE
         parts.append(element("rect", x=x, y=y - 8, width=10.0, height=10.0, class_=f"key {category(index)}"))
         parts.append(text(x + 15, y + 1, name))
-        x += 30 + 7 * len(name)
-    return parts
+        x += width
+    return parts, y - first
 
 
 def _gram_drawing(content: SimilarityContent, name: str, title: str, names: Sequence[str], found: FloatArray) -> Markup:
     different = content.row_text[:, None] != content.row_text[None, :]
     top = max(0.05, float(np.abs(found[:, different]).max(initial=0.0)))
     ramp = diverging_ramp(dark=False)
-    places, side, bottom = _places(len(found), 58.0)
-    parts: list[Markup] = [text(2, 14, capital(title), class_="strong"), *_legend(content, 32)]
+    legend, lower = _legend(content, 32)
+    places, side, bottom = _places(len(found), 58.0 + lower)
+    parts: list[Markup] = [text(2, 14, capital(title), class_="strong"), *legend]
     n_rows = len(content.row_text)
     for (x, y), label, matrix in zip(places, names, found):
         parts.append(text(x, y - 6, label))
@@ -166,8 +171,9 @@ def _scale(y: float, top: float) -> list[Markup]:
 
 
 def _scatter_drawing(content: SimilarityContent, name: str, title: str, planes: dict[str, FloatArray]) -> Markup:
-    places, side, bottom = _places(len(planes), 58.0)
-    parts: list[Markup] = [text(2, 14, capital(title), class_="strong"), *_legend(content, 32)]
+    legend, lower = _legend(content, 32)
+    places, side, bottom = _places(len(planes), 58.0 + lower)
+    parts: list[Markup] = [text(2, 14, capital(title), class_="strong"), *legend]
     colours = [category(int(content.text_category[t])) for t in content.row_text]
     for (x, y), (label, points) in zip(places, planes.items()):
         parts.append(text(x, y - 6, label))
@@ -186,7 +192,8 @@ def _stream_drawing(content: SimilarityContent, dimension: int) -> Markup:
     assert content.streams is not None
     values_TL = content.streams[:, :, dimension].astype(np.float64)
     n_depths = values_TL.shape[1]
-    left, top, width, height = 58.0, 44.0, WIDTH - 70, 280.0
+    legend, lower = _legend(content, 32)
+    left, top, width, height = 58.0, 44.0 + lower, WIDTH - 70, 280.0
     low, high = float(values_TL.min()), float(values_TL.max())
     margin = 0.05 * (high - low or 1.0)
     low, high = low - margin, high + margin
@@ -195,8 +202,7 @@ def _stream_drawing(content: SimilarityContent, dimension: int) -> Markup:
         x = left + (depth / max(1, n_depths - 1)) * width
         return x, top + height - (value - low) / (high - low) * height
 
-    parts: list[Markup] = [text(2, 14, f"Dimension {dimension} of the residual stream", class_="strong")]
-    parts += _legend(content, 32)
+    parts: list[Markup] = [text(2, 14, f"Dimension {dimension} of the residual stream", class_="strong"), *legend]
     marks = ticks(low, high, 5)
     for value, label in zip(marks, tick_labels(marks)):
         _, y = at(0, value)

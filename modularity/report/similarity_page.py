@@ -52,7 +52,8 @@ def render_similarity(content: SimilarityContent, limits: ExplorerLimits | None 
         controls=joined([DATA_WORDS[data] for data in content.data[1:]]),
         created=content.run.manifest.created[:16].replace("T", " "),
         n_positions=len(content.run.manifest.notes["positions"]),
-        n_layers=max(len(content.layers(site)) for site in content.sites),
+        # Depth 0 of the residual stream is before the first layer.
+        n_layers=max(len(content.layers(site)) - site.endswith("/residual") for site in content.sites),
         colour=category,
         sentence=finding_sentence,
     )

@@ -157,8 +157,8 @@ def open_summary(uri: str | os.PathLike[str]) -> Run:
     record, space = read_scan(uri), open_space(uri)
     if record.summary is None:
         raise StoreError(
-            f"the scan at {space.uri} has no tables yet: they are made when its checkpoints are done; "
-            "the command that started it goes on"
+            f"the scan at {space.uri}, {record.state}, has no tables yet: they are made when its checkpoints are done, "
+            "from two that are finished and the analysis `predictivity`"
         )
     return open_run(space.join(record.summary).uri)
 

@@ -37,6 +37,13 @@ def test_debiased_form_is_near_zero_for_unrelated_wide_sets() -> None:
     assert abs(debiased_cka(unrelated)[0, 1]) < 0.2
 
 
+def test_equal_vectors_are_aligned_with_nothing() -> None:
+    rng = np.random.default_rng(4)
+    sets = grams(np.tile(rng.normal(size=64), (30, 1)), rng.normal(size=(30, 8)))
+    for cka in (linear_cka, debiased_cka):
+        assert not cka(sets)[0].any()
+
+
 def test_related_sets_are_told_from_unrelated_ones() -> None:
     rng = np.random.default_rng(3)
     x = rng.normal(size=(10, 8))[TEXT] + 0.3 * rng.normal(size=(30, 8))

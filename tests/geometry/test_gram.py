@@ -50,6 +50,16 @@ def test_a_row_of_length_zero_is_similar_to_nothing() -> None:
     assert not scaled_similarity(np.zeros((2, 2))).any()
 
 
+def test_rounding_that_is_left_of_rows_is_similar_to_nothing() -> None:
+    rng = np.random.default_rng(1)
+    equal = gram_matrix(np.tile(rng.normal(size=64), (40, 1)))
+    assert not similarity(equal, "centred").any()
+    assert not principal_coordinates(equal)[1].any()
+    one_direction = gram_matrix(np.outer(np.repeat([1.0, 2.0], 15), rng.normal(size=50)) + 10)
+    assert np.abs(similarity(one_direction, "centred")).min() == pytest.approx(1)
+    assert not similarity(one_direction, "components_removed").any()
+
+
 def test_principal_coordinates_are_those_of_pca(values: np.ndarray) -> None:
     coordinates, share = principal_coordinates(gram_matrix(values), 2)
     reference = PCA(2).fit(values.astype(np.float64))

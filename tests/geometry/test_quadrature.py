@@ -96,6 +96,16 @@ def test_low_rank_breaks_down_cleanly() -> None:
     assert zero.sums_V(np.square).tolist() == [0, 0]
 
 
+def test_nodes_that_are_rounding_count_as_zero() -> None:
+    operator = DenseOperator(with_spectrum(np.linspace(1, 2, 20), 200, 200))
+    quadrature = spectral_quadrature(operator, n_probes=8, n_steps=64)
+    counts, low, high = count_above(quadrature, 2 * np.array([1e-2, 1e-3, 1e-4]))
+    np.testing.assert_allclose(counts, 20, atol=3)
+    assert (low <= 20).all()
+    assert (high >= 20).all()
+    np.testing.assert_allclose(high, high[0], rtol=0.01)
+
+
 def test_probes_may_go_in_parts() -> None:
     operator = DenseOperator(MATRIX)
     whole = spectral_quadrature(operator, n_probes=5, n_steps=6)

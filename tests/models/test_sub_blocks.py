@@ -98,6 +98,13 @@ def test_half_precision_is_reproduced_within_its_own_error(tiny_model: Callable[
     assert all(1e-5 < SubBlock(model, found[kind, 1]).error < 0.05 for kind in KINDS)
 
 
+@pytest.mark.parametrize("name", ["opt", "llama", "t5"])
+def test_a_model_in_float64_that_computes_parts_in_float32(tiny_model: Callable[..., LoadedModel], name: str) -> None:
+    model = tiny_model(name, attention="eager", dtype="float64")
+    found = recorded(model)
+    assert all(SubBlock(model, found[kind, 1]).error < 1e-6 for kind in KINDS)
+
+
 def test_shuffled_weights_are_the_same_numbers_in_another_order(tiny_model: Callable[..., LoadedModel]) -> None:
     model = tiny_model("bert", attention="eager")
     found = recorded(model)["ffn", 1]

@@ -9,6 +9,7 @@ import tiny_jobs
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from modularity.pipelines.predictivity_step import selection_half
+from modularity.pipelines.restricted_routing_prepare import larger_precision
 from modularity.stats import polarity_scales
 from modularity.store import Run
 
@@ -95,3 +96,17 @@ def test_no_lists_are_kept_where_no_experts_are_sought(
     results = run.results("topics")
     assert not {"null_top", "null_top_value"} & set(results.data_vars)
     np.testing.assert_array_equal(results["null_max"].values, finished.results("topics")["null_max"].values)
+
+
+def test_the_papers_predictivity_is_the_larger_of_both_labels(finished: Run) -> None:
+    found_SF = larger_precision(finished, "topics", tiny_jobs.NEURONS, 1, [1, 0])
+    coordinates, stored = finished.coordinates("topics"), finished.results("topics")["predictivity"].values
+    values_RF = finished.read_activations("topics", tiny_jobs.NEURONS, layer=1)
+    for row, s in enumerate((1, 0)):
+        labels_R = coordinates["label"][s]
+        select = np.flatnonzero(coordinates["selection"].astype(bool) & (labels_R >= 0))
+        for neuron in NEURONS_CHECKED:
+            both = [average_precision_score(labels_R[select] == label, values_RF[select, neuron]) for label in (1, 0)]
+            assert found_SF[row, neuron] == pytest.approx(max(both), abs=1e-12)
+    assert found_SF.shape == (2, 160)
+    assert (found_SF[0] > stored[1, 1] + 0.1).any()  # two of three texts have the label: polarities differ in scale

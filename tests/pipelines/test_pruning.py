@@ -1,5 +1,6 @@
 """The whole pruning job on the shipped series: one language goes, the other stays, and what is written changes."""
 
+import re
 from pathlib import Path
 
 import documented
@@ -123,6 +124,20 @@ def test_parts_are_disjoint() -> None:
     assert not parts["scoring"] & parts["validation"] | parts["scoring"] & parts["evaluation"]
     assert not parts["validation"] & parts["evaluation"]
     assert all(parts.values())
+
+
+def test_prompts_and_pieces_that_stand_in_many_texts_count_once(tmp_path: Path) -> None:
+    lines = Path(tiny.source("counting")).read_text().splitlines()
+    path, head = tmp_path / "texts.txt", " ".join(lines[0].split()[:4])
+    path.write_text("\n".join(f"{head} {line}" for line in lines))
+    corpus = prepare_pruning(tiny.config(target={"name": "counting", "source": str(path), "lines": True})).corpora[0]
+    assert [prompt.text for prompt in corpus.prompts] == [head]
+    assert any(re.match(r"counting, prompts: \d+ texts begin like another and are left out", n) for n in corpus.notes)
+    assert len(set(corpus.judge_test)) == len(corpus.judge_test)
+    assert not set(corpus.judge_test) & set(corpus.judge_training)
+    path.write_text("\n".join(f"{' '.join(line.split()[:4])} {lines[0]}" for line in lines))
+    with pytest.raises(InputError, match=r"counting', judge_test: all \d+ texts go on like another"):
+        prepare_pruning(tiny.config(target={"name": "counting", "source": str(path), "lines": True}))
 
 
 def test_tables_are_documented(finished: Run) -> None:

@@ -132,6 +132,34 @@ def test_wrong_training_directories(tmp_path: Path) -> None:
     assert "does not exist" in problems(None, model=ModelConfig(name=str(tmp_path / "none")))[0]
 
 
+def test_two_sub_folders_of_one_step_are_told_and_a_name_means_itself(tmp_path: Path) -> None:
+    for name in ("step10", "checkpoint-10", "step20", "final"):
+        (tmp_path / name).mkdir()
+    model = ModelConfig(name=str(tmp_path))
+    said = problems(None, model=model)
+    assert len(said) == 1
+    assert "step 10 is named 2 times" in said[0]
+    assert "'step0010' is the step of 2 sub-folders, checkpoint-10, step10; name one of them" in problems(
+        "step0010,step20", model=model
+    )
+    chosen = find_checkpoints(model, "checkpoint-10,step20,30=final").checkpoints
+    assert [(c.step, c.name) for c in chosen] == [(10, "checkpoint-10"), (20, "step20"), (30, "final")]
+    assert "'final': expected one step number in the name" in problems("²=final,step20", model=model)[0]
+
+
+def test_models_that_are_not_named_like_steps_are_told(tmp_path: Path) -> None:
+    model = training(tmp_path / "training")
+    assert find_checkpoints(model, None).notes == ()
+    for name in ("step1000-tokens4B", "final", "step00000020"):
+        (tmp_path / "training" / name).mkdir(exist_ok=True)
+        (tmp_path / "training" / name / "config.json").write_text("{}")
+    selection = find_checkpoints(model, None)
+    assert len(selection.checkpoints) == 4
+    assert selection.notes == (
+        "not named like steps, so left out: final, step1000-tokens4B; name them with --revisions",
+    )
+
+
 def test_several_folders_with_and_without_steps(tmp_path: Path) -> None:
     for name in ("early-10", "final"):
         (tmp_path / name).mkdir()

@@ -3,10 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import documented
+import numpy as np
 import pytest
+import tiny_jobs
 import tiny_scans
 
 from modularity.errors import IdentityError, InputError, UnavailableError, WorkError
@@ -22,6 +25,8 @@ from modularity.pipelines import (
 )
 from modularity.pipelines import scan as scan_module
 from modularity.pipelines.revisions import find_checkpoints
+from modularity.pipelines.scan import _factory
+from modularity.pipelines.scan_summary import _require_equal_layers
 from modularity.store import checkpoint_run, is_scan, open_space, open_summary, read_scan, verify_store
 from modularity.types import PARTITION
 
@@ -149,6 +154,30 @@ def test_a_damaged_scan_is_verified_and_mended(scan_config: ScanConfig, scanned:
     assert is_scan_complete(str(out))
 
 
+def test_verify_looks_at_every_run(scanned: Path) -> None:
+    record, *found = verify_runs(str(scanned), n_rows=1)
+    assert record.uri == str(scanned)
+    assert [Path(each.uri).name for each in found[:4]] == NAMES
+    assert [each.n_rows for each in found] == [1, 1, 1, 1, 0]
+    assert not any(each.problems for each in found)
+
+
+def test_what_was_deleted_because_of_damage_is_made_again(
+    scan_config: ScanConfig, scanned: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scan"
+    shutil.copytree(scanned, out)
+    summary = str(read_scan(out).summary)
+    lost = [*out.glob(f"checkpoints/{NAMES[1]}/commits/experts-*"), *out.glob(f"{summary}/commits/curves-*")]
+    before = {path: path.read_bytes() for path in lost}
+    assert len(lost) == 2
+    for path in lost:
+        path.unlink()
+    run_scan(scan_config, str(out), quiet=True)
+    assert {path: path.exists() for path in lost} == dict.fromkeys(before, True)
+    assert open_summary(out).content_hash() == open_summary(scanned).content_hash()
+
+
 def test_status(scanned: Path) -> None:
     status = scan_status(str(scanned))
     text = status.text()
@@ -163,6 +192,8 @@ def test_plan(scan_config: ScanConfig, tmp_path: Path) -> None:
     assert "  checkpoints 4: step00000000, step00000010" in plan.text()
     assert "  to be run   4, 1 at a time" in plan.text()
     assert plan.whole.store_bytes == 4 * plan.each.store_bytes
+    for runtime, said in (({}, "4, 1 at a time, more where workers fit"), ({"workers": 3}, "4, 3 at a time")):
+        assert f"  to be run   {said}\n" in plan_scan(scan_config.replace(runtime=runtime), None).text()
     assert not (tmp_path / "scan").exists()
 
 
@@ -199,6 +230,38 @@ def test_wrong_input_is_told_at_once(scan_config: ScanConfig, tmp_path: Path) ->
     assert not is_scan(tmp_path / "scan")
 
 
+def test_folders_of_another_shape_are_refused_before_any_work(
+    series: Path, scan_config: ScanConfig, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "series"
+    shutil.copytree(series, mixed)
+    for name, change in ((NAMES[0], {"intermediate_size": 80}), (NAMES[1], {"num_hidden_layers": 3})):
+        shutil.rmtree(mixed / name)
+        tiny_jobs.save(mixed / name, tiny_jobs.random_module(tiny_jobs.bert_config(**change)))
+    config = scan_config.replace(model={**scan_config.model.as_json(), "name": str(mixed)}, analyses=("predictivity",))
+    with pytest.raises(InputError) as caught:
+        run_scan(config, str(tmp_path / "scan"), quiet=True)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "step00000000 has layers of 80, 80 neurons, others of 160, 160",
+        "step00000010 has layers of 160, 160, 160 neurons, others of 160, 160",
+    ]
+    assert not (tmp_path / "scan").exists()
+
+
+def test_a_comparison_of_other_shapes_is_refused(scanned: Path) -> None:
+    def run(widths: list[int]) -> Any:
+        return SimpleNamespace(results=lambda _: {"width": SimpleNamespace(values=np.array(widths))})
+
+    with pytest.raises(InputError, match="the layers of step00000010 differ in number or width"):
+        _require_equal_layers(read_scan(scanned), [run([4, 4]), run([4]), run([4, 4]), run([4, 4])], "topics")
+
+
+def test_only_checkpoints_that_wait_are_fetched_ahead(scan_config: ScanConfig, scanned: Path) -> None:
+    start: Any = SimpleNamespace(config=scan_config)
+    factory = _factory(start, read_scan(scanned), NAMES[1:3], str(scanned))
+    assert [name for name, _ in factory.configs] == NAMES[1:3]
+
+
 def test_broken_checkpoints_are_reported_and_tried_again(series: Path, scan_config: ScanConfig, tmp_path: Path) -> None:
     broken = tmp_path / "series"
     shutil.copytree(series, broken)
@@ -225,6 +288,8 @@ def test_broken_checkpoints_are_reported_and_tried_again(series: Path, scan_conf
         run_scan(config, str(out), quiet=True)
     assert read_scan(out).partition_of == "step00000100"
     assert open_summary(out).results("topics")["step"].values.tolist() == [0, 100, 1000]
+    record = run_scan(with_scan(config, revisions="step0,step1000"), str(out), quiet=True)
+    assert (record.state, [c.step for c in record.checkpoints]) == ("finished", [0, 100, 1000])
 
 
 def test_an_interrupted_scan_goes_on(

@@ -64,6 +64,17 @@ def test_random_curves_on_the_diagonal_make_a_band_around_it() -> None:
     assert band.high == pytest.approx(band.x)
 
 
+def test_without_accuracy_to_lose_there_is_no_diagonal() -> None:
+    none, whole = Curve("abs, iterative", 0 * KEPT, GONE), plot("news", "code")
+    nothing = replace(plot(), chosen=none, others=(), random=(none,))
+    assert [each.name for each in pruning_plots(replace(SHOWN, plots=(nothing,), written=()))] == [
+        "pruning-trajectories"
+    ]
+    _, diagonal = pruning_plots(replace(SHOWN, plots=(nothing, whole), written=()))
+    assert [panel.title for panel in diagonal.panels] == ["news removed, code kept"]
+    assert diagonal.rows == AREAS
+
+
 def test_what_is_written_has_before_after_and_random() -> None:
     plots = pruning_plots(SHOWN)[-1]
     random, line = plots.panels[0].series

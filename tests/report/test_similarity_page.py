@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from modularity.errors import InputError
 from modularity.report import write_figures, write_report
 from modularity.report.similarity_content import SimilarityContent
 from modularity.report.similarity_explorers import ExplorerLimits, explorers, packed_bytes, packed_shorts
-from modularity.report.similarity_export import similarity_drawings
+from modularity.report.similarity_export import LINE, WIDTH, _legend, similarity_drawings
 from modularity.report.similarity_figures import similarity_figures
 from modularity.report.similarity_findings import similarity_findings
 from modularity.report.similarity_page import render_similarity
@@ -114,6 +115,7 @@ def test_the_page_is_whole_and_asks_for_nothing(run: Run, tmp_path: Path) -> Non
         json.loads(block)
     numbers = [int(n) for n in re.findall(r"<b>Figure (\d+)\.", page)]
     assert numbers == list(range(1, 13))
+    assert "<dt>Sites</dt><dd>4<span> in 2 layers</span></dd>" in page
 
 
 def test_files_of_a_run(run: Run, tmp_path: Path) -> None:
@@ -122,6 +124,17 @@ def test_files_of_a_run(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "stream-3.svg").is_file()
     with pytest.raises(InputError, match="expected numbers from 0 to 31"):
         write_figures(run.uri, tmp_path, png_scale=None, dimensions=(32,))
+
+
+def test_names_of_categories_take_as_many_lines_as_they_need() -> None:
+    def keys(*names: str) -> tuple[list[float], float]:
+        parts, lower = _legend(SimpleNamespace(categories=names), 32)
+        return [float(re.search(r' x="([\d.]+)"', part)[1]) for part in parts[1::2]], lower
+
+    assert keys("news", "code") == ([19, 77], 0)
+    places, lower = keys(*["papers of condensed matter"] * 7)
+    assert max(places) + 7 * len("papers of condensed matter") < WIDTH
+    assert lower == 2 * LINE
 
 
 def test_png_files_beside_svg_files(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

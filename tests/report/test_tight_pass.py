@@ -1,11 +1,13 @@
 """The page of a tight pass from plain values: figures, tooltips, missing parts, escaping."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from modularity.report.content import Finding, Provenance
+from modularity.report.run_tight_pass import _notes, _rank_finding
 from modularity.report.tight_pass import LOWEST, LayerLine, SpectrumLine, TightPass, tight_pass_plots
 from modularity.report.tight_pass_page import render_tight_pass, tight_pass_figures
 
@@ -66,6 +68,17 @@ def test_an_unfinished_run_has_a_page(content: TightPass) -> None:
     page = render_tight_pass(replace(content, lines=(), spectra=(), findings=(), methods=()))
     assert page.count("This was not computed yet.") == 2
     assert "No numbers to draw findings from." in page
+
+
+def test_sub_blocks_that_pass_nothing_have_no_sentence() -> None:
+    """As in a model from which all neurons, or all heads, were pruned."""
+    ffn = {"control": "model", "sub_block": "ffn", "rank": 0.0, "rank_bound": 0, "rank_float32": 0.0}
+    assert list(_rank_finding([ffn])) == []
+    silent = {"method": "matrix_free", "largest": 0.0, "largest_residual": 0.0, "reproduction_error": 0.0}
+    notes = {"texts": [{"n_cut": 0}] * 6}
+    manifest = SimpleNamespace(notes=notes, config={"max_tokens": 8, "with_norm": True}, state="finished")
+    (note,) = _notes(SimpleNamespace(manifest=manifest), [silent])
+    assert note.startswith("Sub-blocks in float64 differ")
 
 
 def test_one_text_has_no_interval(content: TightPass) -> None:
