@@ -49,7 +49,7 @@ class Squares:
 @dataclass(frozen=True)
 class ProcessNames:
     """Factory of a worker that tells its process, and how many others were built before it there; with `folder`, all
-    but the first take a second to build."""
+    but the first take a second to build, and items named `next` wait until there are two processes."""
 
     name: str
     folder: str | None = None
@@ -64,7 +64,13 @@ class ProcessNames:
         return self.run
 
     def run(self, item: WorkItem) -> dict[str, Any]:
-        time.sleep(0 if self.folder is None else 0.3)
+        if self.folder is not None:
+            (Path(self.folder) / f"process-{self.name}-{os.getpid()}").touch()
+            end = time.monotonic() + 60
+            while self.name == "next" and time.monotonic() < end:
+                if len(list(Path(self.folder).glob("process-next-*"))) > 1:
+                    break
+                time.sleep(0.05)
         return {"name": self.name, "pid": os.getpid(), "n_built": ProcessNames.n_built}  # type: ignore[attr-defined]
 
 
