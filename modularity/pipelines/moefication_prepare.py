@@ -62,6 +62,13 @@ class PreparedMoefication:
         fixed = self.is_from_run(partition) and router in ("oracle", "parameter")
         return (NO_SEED,) if fixed else self.config.seeds
 
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest text or example."""
+        texts = [table for half in (self.texts.training, self.texts.evaluation) for table in half.tables.values()]
+        tables = [*texts, *(task.tokens for task in self.tasks)]
+        return max(int(table.lengths_E.max(initial=1)) for table in tables)
+
     def data_identity(self) -> dict[str, str]:
         """What the results depend on besides model, config and the finished run."""
         found: dict[str, str] = {}

@@ -6,15 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from modularity.errors import IdentityError
 from modularity.models import (
     HeadModel,
     MatmulMode,
     apply_matmul_mode,
     choose_matmul_mode,
-    compute_threads,
     load_head_model,
     load_model,
 )
@@ -24,6 +21,7 @@ from modularity.pipelines.moefication_measure import measure_selected, measure_w
 from modularity.pipelines.moefication_prepare import PreparedMoefication
 from modularity.pipelines.moefication_route import partition_layer, route_layer
 from modularity.pipelines.moefication_tables import seed_tables
+from modularity.pipelines.study_worker import StudyWorker
 from modularity.store import Run, open_run, table_from_columns
 from modularity.types import WorkItem
 
@@ -45,16 +43,19 @@ class MoeficationWorkerFactory:
         return MoeficationWorker(self)
 
 
-class MoeficationWorker:
+class MoeficationWorker(StudyWorker[PreparedMoefication]):
     """Runs the items of a MoEfication."""
 
-    def __init__(self, spec: MoeficationWorkerFactory) -> None:
-        self._spec, self._prepared = spec, spec.prepared
+    BATCHED = frozenset({"route", "unchanged", "evaluate"})
 
-    def __call__(self, item: WorkItem) -> Mapping[str, Any]:
-        """Compute and record one item."""
+    def __init__(self, spec: MoeficationWorkerFactory) -> None:
+        super().__init__(spec.prepared, spec.n_threads)
+        self._spec = spec
+
+    def actions(self, item: WorkItem) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
+        """See `StudyWorker`."""
         prepared = self._prepared
-        actions: dict[str, Callable[[], Mapping[str, Any]]] = {
+        return {
             "identify": self._identify,
             "partition": lambda: partition_layer(self._run, item, prepared, self._model.base),
             "route": lambda: route_layer(self._run, item, prepared, self._model.base),
@@ -63,8 +64,6 @@ class MoeficationWorker:
             "selection_tables": lambda: self._tables(item),
             "export": lambda: self._export(item),
         }
-        with compute_threads(self._spec.n_threads), threadpool_limits(self._spec.n_threads):
-            return actions[item.kind]()
 
     @cached_property
     def _loaded(self) -> HeadModel:

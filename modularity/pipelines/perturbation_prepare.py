@@ -52,6 +52,12 @@ class PreparedPerturbation:
     restrictions: tuple[Restriction, ...] = ()
     """Experts that routing is restricted to; none where the config does not ask for it."""
 
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest example."""
+        tables = [*(task.tokens for task in self.tasks), *self.calibration.values()]
+        return max(int(table.lengths_E.max(initial=1)) for table in tables)
+
     def data_identity(self) -> dict[str, str]:
         """What the results depend on besides model, config and the finished run."""
         found = {f"task {task.name}": task.tokens.fingerprint for task in self.tasks}

@@ -7,17 +7,17 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from modularity.data import token_batches
 from modularity.interventions import neuron_moments
-from modularity.models import HeadModel, compute_threads
+from modularity.models import HeadModel
 from modularity.pipelines.dissociation_step import dissociate
 from modularity.pipelines.finished_run import identify_source_model, load_source_model
 from modularity.pipelines.perturbation_measure import Measurer
 from modularity.pipelines.perturbation_prepare import PreparedPerturbation
 from modularity.pipelines.perturbation_rankings import MOMENTS, select
 from modularity.pipelines.restrictions import compare_restrictions, restrict
+from modularity.pipelines.study_worker import StudyWorker
 from modularity.store import Run, open_run
 from modularity.types import WorkItem
 
@@ -37,16 +37,20 @@ class PerturbationWorkerFactory:
         return PerturbationWorker(self)
 
 
-class PerturbationWorker:
+class PerturbationWorker(StudyWorker[PreparedPerturbation]):
     """Runs the items of a perturbation."""
 
-    def __init__(self, spec: PerturbationWorkerFactory) -> None:
-        self._spec, self._prepared = spec, spec.prepared
+    BATCHED = frozenset({"calibrate", "unchanged", "perturb", "routing"})
+    HOLD_BATCH = ("_measurer",)
 
-    def __call__(self, item: WorkItem) -> Mapping[str, Any]:
-        """Compute and record one item."""
+    def __init__(self, spec: PerturbationWorkerFactory) -> None:
+        super().__init__(spec.prepared, spec.n_threads)
+        self._spec = spec
+
+    def actions(self, item: WorkItem) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
+        """See `StudyWorker`."""
         prepared, config = self._prepared, self._prepared.config
-        actions: dict[str, Callable[[], Mapping[str, Any]]] = {
+        return {
             "identify": lambda: identify_source_model(self._model, prepared.job, prepared.source),
             "calibrate": lambda: self._calibrate(item),
             "unchanged": lambda: self._measurer.unchanged(item),
@@ -56,8 +60,6 @@ class PerturbationWorker:
             "dissociation": lambda: dissociate(self._run, item, config, [task.name for task in prepared.tasks]),
             "routing_tests": lambda: compare_restrictions(self._run, item),
         }
-        with compute_threads(self._spec.n_threads), threadpool_limits(self._spec.n_threads):
-            return actions[item.kind]()
 
     @cached_property
     def _model(self) -> HeadModel:

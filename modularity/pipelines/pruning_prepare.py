@@ -117,6 +117,14 @@ class PreparedPruning:
         }
 
     @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest text, or of a prompt with what is written after it."""
+        parts = [part for each in self.corpora for part in (each.scoring, each.validation, each.evaluation)]
+        written = self.config.continuations
+        longest = 1 if written is None else written.n_prompt_tokens + written.n_new
+        return max(longest, *(len(text.inputs) + len(text.targets) for part in parts for text in part.texts))
+
+    @property
     def directions(self) -> tuple[tuple[str, str], ...]:
         """(pruned, kept) names of corpora."""
         target, retain = (corpus.name for corpus in self.corpora)

@@ -5,15 +5,12 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from modularity.interventions.judge import Judge
 from modularity.models import (
     HeadModel,
     MatmulMode,
     apply_matmul_mode,
     choose_matmul_mode,
-    compute_threads,
     load_head_model,
 )
 from modularity.pipelines.pruning_areas import compare_areas
@@ -25,6 +22,7 @@ from modularity.pipelines.pruning_continuations import (
 )
 from modularity.pipelines.pruning_prepare import PreparedPruning
 from modularity.pipelines.pruning_trajectories import Pruner, trajectory_of
+from modularity.pipelines.study_worker import StudyWorker
 from modularity.store import Run, open_run
 from modularity.types import WorkItem
 
@@ -44,16 +42,20 @@ class PruningWorkerFactory:
         return PruningWorker(self)
 
 
-class PruningWorker:
+class PruningWorker(StudyWorker[PreparedPruning]):
     """Runs the items of a pruning."""
 
-    def __init__(self, spec: PruningWorkerFactory) -> None:
-        self._spec, self._prepared = spec, spec.prepared
+    BATCHED = frozenset({"importance", "trajectory", "continue"})
+    HOLD_BATCH = ("_pruner",)
 
-    def __call__(self, item: WorkItem) -> Mapping[str, Any]:
-        """Compute and record one item."""
+    def __init__(self, spec: PruningWorkerFactory) -> None:
+        super().__init__(spec.prepared, spec.n_threads)
+        self._spec = spec
+
+    def actions(self, item: WorkItem) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
+        """See `StudyWorker`."""
         prepared = self._prepared
-        actions: dict[str, Callable[[], Mapping[str, Any]]] = {
+        return {
             "identify": self._identify,
             "importance": lambda: self._pruner.importance(item),
             "trajectory": lambda: self._pruner.trajectory(item, trajectory_of(item)),
@@ -62,8 +64,6 @@ class PruningWorker:
             "continuation_tests": lambda: compare_continuations(self._run, item, prepared, self._judge),
             "export": lambda: export_choice(self._run, item, self._model, prepared),
         }
-        with compute_threads(self._spec.n_threads), threadpool_limits(self._spec.n_threads):
-            return actions[item.kind]()
 
     @cached_property
     def _model(self) -> HeadModel:
