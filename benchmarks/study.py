@@ -2,6 +2,7 @@
 
     python benchmarks/study.py                     # 3 of the 13 shipped checkpoints, some minutes on 2 cores
     python benchmarks/study.py --scaling           # also the cost of a scan by checkpoints and by workers
+    python benchmarks/study.py --only-scaling      # only that, some eight minutes
     python benchmarks/study.py --json > result.json
 
 Model: the trained series that ships with the package (OPT, 3 layers of 256 neurons), with its planted functions. Ours
@@ -217,20 +218,30 @@ def scaling(n_permutations: int) -> dict[str, Any]:
     local = {"executor": "inprocess"}
     by_checkpoints = {n: run(n, local) for n in (3, 6, 12)}
     ray = {"executor": "ray", "cpus_per_worker": 1}
-    by_workers = {n: run(12, ray, parallel=n) for n in (1, 2)}
+    by_workers = {workers: {n: run(n, ray, parallel=workers) for n in (4, 12)} for workers in (1, 2)}
+    each = {workers: (seconds[12] - seconds[4]) / 8 for workers, seconds in by_workers.items()}
     return {
         "seconds_by_checkpoints": by_checkpoints,
         "per_added_checkpoint": {
             "3 to 6": (by_checkpoints[6] - by_checkpoints[3]) / 3,
             "6 to 12": (by_checkpoints[12] - by_checkpoints[6]) / 6,
         },
-        "seconds_by_workers": by_workers,
-        "speed_of_two_workers": by_workers[1] / by_workers[2],
+        "seconds_by_workers_and_checkpoints": by_workers,
+        "speed_of_two_workers": by_workers[1][12] / by_workers[2][12],
+        "per_added_checkpoint_by_workers": each,
+        "speed_of_two_workers_per_added_checkpoint": each[1] / each[2],
     }
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """The result as text."""
+    if "ratio" in result:
+        yield from _comparison(result)
+    for name, value in result.get("scaling", {}).items():
+        yield f"{name}: {value}"
+
+
+def _comparison(result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{result['checkpoints']} checkpoints, {result['subfunctions']} sub-functions, {result['examples']} examples, "
         f"{result['permutations']} permutations"
@@ -244,8 +255,6 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
             yield f"  {name:24s}{seconds:10.2f} s"
     if not result["k_means_constrained"]:
         yield "k-means-constrained is not installed: the released pattern was given its partition for nothing"
-    for name, value in result.get("scaling", {}).items():
-        yield f"{name}: {value}"
 
 
 def main() -> None:
@@ -255,12 +264,13 @@ def main() -> None:
     parser.add_argument("--neurons", type=int, default=4, help="neurons on which the other loop is timed (default 4)")
     parser.add_argument("--repeats", type=int, default=3, help="pairs; the median is printed (default 3)")
     parser.add_argument("--scaling", action="store_true", help="also the cost by checkpoints and by workers")
+    parser.add_argument("--only-scaling", action="store_true", help="only that cost")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     disable_progress_bar()
-    result = compare(arguments)
-    if arguments.scaling:
+    result = {} if arguments.only_scaling else compare(arguments)
+    if arguments.scaling or arguments.only_scaling:
         result["scaling"] = scaling(arguments.permutations)
     print(json.dumps(result) if arguments.json else "\n".join(lines(result)))
 
