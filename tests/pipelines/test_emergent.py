@@ -143,12 +143,10 @@ def test_a_finished_run_answers_queries_and_sql(finished: Run) -> None:
     assert sql(finished, "select count(*) as n from best_neurons where layer = 1")["n"].to_pylist() == [4]
 
 
-@pytest.mark.parametrize("workers", [2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_ray_workers_write_the_same_bytes(
-    config: EmergentModularityConfig, finished: Run, tmp_path: Path, workers: int
-) -> None:
-    runtime = {"executor": "ray", "cpus_per_worker": 1, "workers": workers}
+def test_two_ray_workers_write_the_same_bytes(config: EmergentModularityConfig, finished: Run, tmp_path: Path) -> None:
+    runtime = {"executor": "ray", "cpus_per_worker": 1, "workers": 2}
     by_ray = tiny_jobs.run(config.replace(runtime=runtime), tmp_path / "run")
     assert by_ray.content_hash() == finished.content_hash()
     assert by_ray.manifest.state == "finished"

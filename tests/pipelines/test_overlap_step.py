@@ -1,5 +1,6 @@
 """Overlap tables against sets, SciPy's rank correlation and the exact distribution of shared neurons."""
 
+import functools
 from itertools import combinations
 from typing import Any
 
@@ -76,9 +77,12 @@ def test_pairs_against_lists_of_permuted_labels(case: Case) -> None:
     results = [case.run.results(name) for name in case.run.functions()]
     lengths = [min(k, results[0].sizes["rank"]) for k in case.k]
 
+    order = ("subfunction", "layer", "permutation", ...)
+    stored = [[result[name].transpose(*order).values for name in ("null_top_value", "null_top")] for result in results]
+
+    @functools.cache
     def permuted(s: int, index: int, n: int) -> set[int]:
-        result, row = results[s // 2], {"subfunction": s % 2, "layer": index, "permutation": n}
-        values, neurons = (result[name].isel(row).values.ravel() for name in ("null_top_value", "null_top"))
+        values, neurons = (each[s % 2, index, n].ravel() for each in stored[s // 2])
         best = np.lexsort((np.where(neurons < 0, 10**6, neurons), -values))[: lengths[index]]
         return set(neurons[best].tolist())
 

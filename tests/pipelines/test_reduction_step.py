@@ -1,5 +1,6 @@
 """Reductions of a job: what transformers alone gives over all tokens, whoever computes which part, and resumed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from modularity.errors import InputError
 from modularity.experts.coactivation import coactivation_partition
 from modularity.pipelines import EmergentModularityConfig, plan_job, run_status, verify_run
 from modularity.pipelines import model_worker as model_worker_module
+from modularity.pipelines.emergent import run_with
 from modularity.pipelines.label_effects import difference_interval
 from modularity.pipelines.prepare import prepare
 from modularity.pipelines.reduction_layout import ReductionSizes, create_reductions, parts_name
 from modularity.pipelines.reduction_step import ReductionWorkerFactory
 from modularity.pipelines.reductions_config import ReductionsConfig
+from modularity.runtime import InProcessExecutor, WorkerFactory
+from modularity.runtime.executor import OnDone
 from modularity.stats import Accumulator, CoActivation, FiringRate, Histogram, LabelSums, Moments, TopExamples
 from modularity.store import Manifest, Run, create_run
 from modularity.types import SiteShape, WorkItem
@@ -158,10 +162,29 @@ def test_an_interrupted_job_holds_the_same_bytes(
     assert again.content_hash() == reduced.content_hash()
 
 
-@pytest.mark.slow
-def test_two_ray_workers_write_the_same_bytes(config: EmergentModularityConfig, reduced: Run, tmp_path: Path) -> None:
-    runtime = {"executor": "ray", "workers": 2, "cpus_per_worker": 1}
-    run = tiny_jobs.run(config.replace(runtime=runtime), tmp_path / "run")
+class TwoWorkers(InProcessExecutor):
+    """Deals the items of every step to two workers of their own, the last item first."""
+
+    def run(
+        self,
+        items: Sequence[WorkItem],
+        factory: WorkerFactory,
+        *,
+        on_done: OnDone | None = None,
+        uses_model: bool = False,
+        n_next: int = 0,
+    ) -> None:
+        workers = (factory(), factory())
+        for number, item in enumerate(reversed(items)):
+            info = workers[number % 2](item)
+            if on_done is not None:
+                on_done(item, info)
+
+
+def test_two_workers_in_another_order_write_the_same_bytes(
+    config: EmergentModularityConfig, reduced: Run, tmp_path: Path
+) -> None:
+    run = run_with(config, str(tmp_path / "run"), TwoWorkers(n_threads=1)).run
     assert run.content_hash() == reduced.content_hash()
 
 
