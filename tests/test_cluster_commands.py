@@ -1,19 +1,11 @@
 """Submit, follow, stop, resume and look, against a Ray head with token authentication that the tests start."""
 
-import contextlib
 import json
-import os
 import re
+import runpy
 import secrets
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -33,59 +25,13 @@ from modularity.submitting import runtime_environment
 
 REPO = Path(__file__).parent.parent
 TOKEN = secrets.token_hex(32)
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports that nobody has now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+benchmark = SimpleNamespace(**runpy.run_path(str(REPO / "benchmarks" / "first_forward.py")))
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Dashboard of a Ray head of two CPUs on loopback, with a home and temporary files of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="mray-"))  # short: paths of sockets may have 107 characters
-    gcs, dashboard, agent, client = free_ports(4)
-    environment = os.environ | {
-        "HOME": str(folder),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": TOKEN,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(REPO),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    options = {
-        "node-ip-address": "127.0.0.1", "port": gcs, "dashboard-host": "127.0.0.1", "dashboard-port": dashboard,
-        "dashboard-agent-listen-port": agent, "ray-client-server-port": client, "num-cpus": 2, "temp-dir": folder / "r",
-        "object-store-memory": 100_000_000, "include-dashboard": "true",
-    }  # fmt: skip
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
-    with (folder / "log").open("w") as log:
-        head = subprocess.Popen(
-            [*ray, *(f"--{name}={value}" for name, value in options.items())],
-            env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    try:
-        _wait_for(f"http://127.0.0.1:{dashboard}", head, folder / "log")
-        yield f"http://127.0.0.1:{dashboard}"
-    finally:
-        head.send_signal(signal.SIGTERM)
-        head.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait_for(address: str, head: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait until jobs can be submitted."""
-    request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
-    for _ in range(600):
-        assert head.poll() is None, log.read_text()
-        with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(request):
-            return
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
+    with benchmark.ray_head(TOKEN) as dashboard:
+        yield dashboard
 
 
 def call(*arguments: Any, code: int = 0, token: str | None = TOKEN) -> Any:
