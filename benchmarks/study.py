@@ -21,6 +21,8 @@ overlap and stabilisation.
 import argparse
 import importlib.util
 import json
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -40,8 +42,8 @@ from transformers.utils.logging import disable_progress_bar
 from modularity.config import validate_config
 from modularity.data import FunctionData, load_functions, planted_functions, series_path
 from modularity.pipelines import ScanConfig, run_scan
-from modularity.runtime.executor import InProcessExecutor
-from modularity.types import WorkItem
+from modularity.runtime import executor
+from modularity.runtime.work_queue import Assignment
 
 N_EXPERTS = 16
 
@@ -74,20 +76,20 @@ def timed_scan(config: ScanConfig) -> float:
 def seconds_by_kind() -> Iterator[dict[str, float]]:
     """Seconds of the work items of each kind that run in this process; a checkpoint holds the others."""
     total: dict[str, float] = defaultdict(float)
-    original = InProcessExecutor._run_one
+    original = executor.compute
 
-    def measured(self: InProcessExecutor, worker: Any, item: WorkItem, on_done: Any) -> Any:
+    def measured(worker: Any, given: Assignment) -> Any:
         start = time.perf_counter()
         try:
-            return original(self, worker, item, on_done)
+            return original(worker, given)
         finally:
-            total[item.kind] += time.perf_counter() - start
+            total[given.item.kind] += time.perf_counter() - start
 
-    InProcessExecutor._run_one = measured  # type: ignore[method-assign]
+    executor.compute = measured
     try:
         yield total
     finally:
-        InProcessExecutor._run_one = original  # type: ignore[method-assign]
+        executor.compute = original
 
 
 def released_pattern(
@@ -219,6 +221,7 @@ def scaling(n_permutations: int) -> dict[str, Any]:
     by_checkpoints = {n: run(n, local) for n in (3, 6, 12)}
     ray = {"executor": "ray", "cpus_per_worker": 1}
     by_workers = {workers: {n: run(n, ray, parallel=workers) for n in (4, 12)} for workers in (1, 2)}
+    alone, beside = (side_by_side(n, n_permutations) for n in (1, 2))
     each = {workers: (seconds[12] - seconds[4]) / 8 for workers, seconds in by_workers.items()}
     return {
         "seconds_by_checkpoints": by_checkpoints,
@@ -230,7 +233,25 @@ def scaling(n_permutations: int) -> dict[str, Any]:
         "speed_of_two_workers": by_workers[1][12] / by_workers[2][12],
         "per_added_checkpoint_by_workers": each,
         "speed_of_two_workers_per_added_checkpoint": each[1] / each[2],
+        "speed_of_two_separate_processes": 2 * alone / beside,
     }
+
+
+def side_by_side(n_processes: int, n_permutations: int) -> float:
+    """Seconds of the slowest of so many scans of four checkpoints, each in a process of its own on one CPU.
+
+    What two of them lose against one is what the machine has to share, such as its memory: no scheduler can gain it.
+    """
+    command = [sys.executable, __file__, "--one-scan", "4", "--permutations", str(n_permutations), "--json"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(n_processes)]
+    return max(float(process.communicate()[0].splitlines()[-1]) for process in processes)
+
+
+def one_scan(n: int, n_permutations: int) -> float:
+    """Seconds of a scan in this process, on one thread."""
+    names = ",".join(path.name for path in chosen(n))
+    runtime = {"executor": "inprocess", "cpus_per_worker": 1}
+    return timed_scan(scan_config(names, n_permutations=n_permutations, runtime=runtime, parallel=1))
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
@@ -266,9 +287,13 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true", help="also the cost by checkpoints and by workers")
     parser.add_argument("--only-scaling", action="store_true", help="only that cost")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--one-scan", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     disable_progress_bar()
+    if arguments.one_scan:
+        print(one_scan(arguments.one_scan, arguments.permutations))
+        return
     result = {} if arguments.only_scaling else compare(arguments)
     if arguments.scaling or arguments.only_scaling:
         result["scaling"] = scaling(arguments.permutations)

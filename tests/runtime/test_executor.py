@@ -1,6 +1,7 @@
 """One suite over both executors: every item done or named, nothing swallowed, dead workers replaced."""
 
 import os
+import runpy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -108,3 +109,11 @@ def test_an_error_in_the_factory_reaches_the_caller(executor: Executor, tmp_path
 def test_unfinished_keeps_order_and_drops_repeats() -> None:
     done = {ITEMS[1]}
     assert unfinished([*ITEMS[:3], ITEMS[0]], done.__contains__) == [ITEMS[0], ITEMS[2]]
+
+
+def test_the_benchmark_of_studies_sees_what_items_take() -> None:
+    measured = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "study.py"))["seconds_by_kind"]
+    with measured() as seconds, open_executor(RuntimeConfig(executor="inprocess")) as executor:
+        executor.run([WorkItem.of("nap", index=index) for index in range(3)], lambda: lambda item: time.sleep(0.01))
+    assert list(seconds) == ["nap"]
+    assert seconds["nap"] >= 0.03
