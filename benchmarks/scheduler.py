@@ -11,14 +11,15 @@ Printed are items per second of real time (the driver must decide faster than wo
 process above what it began with, and the share of simulated time that workers waited for an item.
 
 `real`: items that compute for about `--item-s` seconds on one core, in process, on a local Ray with one worker and with
-two. Overhead is the time on Ray with one worker over that in process, both after the worker is built; with two workers
-the ratio can reach 2 only where two cores are free.
+two, in turns of which the medians are printed. Overhead is the time on Ray with one worker over that in process, both
+after the worker is built; two workers can be twice as fast as this process only where two cores are free.
 """
 
 import argparse
 import heapq
 import json
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -27,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from modularity.runtime import RuntimeConfig, open_executor
+from modularity.runtime import Executor, RuntimeConfig, open_executor
 from modularity.runtime.scheduler import Done, Event, Failed, Ready, Scheduler
 from modularity.runtime.work_queue import Assignment, WorkQueue
 from modularity.types import WorkItem
 
 TARGET_OVERHEAD = 1.05
+N_TURNS = 6
 Outcome = tuple[float, BaseException | None, bool]
 """Seconds that an item takes, what goes wrong at its end, and whether its worker dies of it."""
 
@@ -210,34 +212,44 @@ def rounds_of(seconds: float) -> int:
     return int(1_000_000 * seconds / (time.perf_counter() - start))
 
 
-def timed(config: RuntimeConfig, rounds: int, n_items: int) -> tuple[float, float]:
-    """Seconds of all items after the workers are built, and seconds within items."""
+def timed(executor: Executor, factory: Burner, n_items: int) -> tuple[float, float]:
+    """Seconds of all items, and seconds within items; workers that are there already are used."""
     inside = 0.0
 
     def on_done(item: WorkItem, info: Any) -> None:
         nonlocal inside
         inside += info["seconds"]
 
-    with open_executor(config) as executor:
-        n_workers = config.workers or 1
-        executor.run([WorkItem.of("warm", index=index) for index in range(n_workers)], Burner(rounds))
-        start = time.perf_counter()
-        executor.run([WorkItem.of("burn", index=index) for index in range(n_items)], Burner(rounds), on_done=on_done)
-        return time.perf_counter() - start, inside
+    start = time.perf_counter()
+    executor.run([WorkItem.of("burn", index=index) for index in range(n_items)], factory, on_done=on_done)
+    return time.perf_counter() - start, inside
 
 
 def real(item_s: float, n_items: int) -> dict[str, float]:
-    """Overhead of Ray, and what a second worker brings."""
-    rounds = rounds_of(item_s)
-    local, _ = timed(RuntimeConfig(executor="inprocess", cpus_per_worker=1), rounds, n_items)
-    one, inside = timed(RuntimeConfig(workers=1, cpus_per_worker=1), rounds, n_items)
-    two, _ = timed(RuntimeConfig(workers=2, cpus_per_worker=1), rounds, n_items)
+    """Overhead of Ray, and what a second worker brings; the two sides take turns, since machines change their speed."""
+    factory, n_each = Burner(rounds_of(item_s)), max(2, n_items // N_TURNS)
+    overhead, waited, gained, near_s = [], [], [], []
+    with open_executor(RuntimeConfig(executor="inprocess", cpus_per_worker=1)) as near:
+        with open_executor(RuntimeConfig(workers=1, cpus_per_worker=1)) as far:
+            timed(near, factory, 1), timed(far, factory, 1)
+            for turn in range(N_TURNS):
+                first, second = (near, far) if turn % 2 else (far, near)
+                seconds = {each: timed(each, factory, n_each) for each in (first, second)}
+                overhead.append(seconds[far][0] / seconds[near][0])
+                waited.append(1 - seconds[far][1] / seconds[far][0])
+                near_s.append(seconds[near][0] / n_each)
+        with open_executor(RuntimeConfig(workers=2, cpus_per_worker=1)) as both:
+            timed(both, factory, 4)
+            for _ in range(N_TURNS):
+                alone, _ = timed(near, factory, n_each)
+                gained.append(2 * alone / timed(both, factory, 2 * n_each)[0])
     return {
-        "items": n_items,
-        "seconds per item in process": local / n_items,
-        "time on Ray over in process": one / local,
-        "share of time that the worker waited": 1 - inside / one,
-        "speed of two workers over one": one / two,
+        "items in each turn": n_each,
+        "seconds per item in process": statistics.median(near_s),
+        "time on Ray over in process": statistics.median(overhead),
+        "share of time that the worker waited": statistics.median(waited),
+        "speed of two workers over in process": statistics.median(gained),
+        "speed of two workers over one": statistics.median(gained) * statistics.median(overhead),
     }
 
 
